@@ -1,0 +1,17 @@
+//! The rules of the placement driver, each once, through the public interface.
+//!
+//! A fake host stands where the server does: it applies the rows of a plan to a map, commits them,
+//! and can lose its memory and load it again from the rows.
+
+mod bootstrap;
+mod config;
+mod gc;
+mod host;
+mod keyspaces;
+mod lookups;
+mod members;
+mod region_map;
+mod region_model;
+mod splits;
+mod stores;
+mod timestamps;

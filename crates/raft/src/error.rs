@@ -1,0 +1,88 @@
+//! Why a node refuses.
+
+use base::{PeerId, Term};
+
+use crate::storage::Failure;
+
+/// Why a node could not be made. Who starts it must act.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum StartError {
+    /// A configuration that makes no sense.
+    #[error("configuration: {0}")]
+    Config(&'static str),
+    /// What storage holds cannot have been written by a node.
+    #[error("storage contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// Storage could not be read, or lacks what it must have.
+    #[error(transparent)]
+    Storage(#[from] Failure),
+}
+
+/// Why a proposal was not taken. Nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// The client must ask the leader.
+    #[error("not the leader, which is {}", leader.map_or("unknown".into(), |id| id.to_string()))]
+    NotLeader {
+        /// The leader, if it is known.
+        leader: Option<PeerId>,
+    },
+    /// The client must ask the next leader, as soon as there is one.
+    #[error("leadership is being handed over")]
+    Transferring,
+    /// The client must ask later: too many bytes wait to be committed and applied.
+    #[error("too many proposals wait")]
+    Busy,
+}
+
+/// Why leadership is not handed over. Nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// Ask again when there is a leader.
+    #[error("no leader is known")]
+    NoLeader,
+    /// Choose a voter.
+    #[error("peer {to} is no voter")]
+    NotVoter {
+        /// Who was named.
+        to: PeerId,
+    },
+}
+
+/// Why a read index was not asked for. Nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadIndexError {
+    /// Ask again when there is a leader.
+    #[error("no leader is known")]
+    NoLeader,
+    /// Ask again when some of the many pending requests are answered.
+    #[error("too many reads wait")]
+    Busy,
+}
+
+/// Why a message was refused. It changed nothing but perhaps the term; the node goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StepError {
+    /// The transport must deliver to the right node.
+    #[error("the message is for {to}")]
+    Misdirected {
+        /// For whom it is.
+        to: PeerId,
+    },
+    /// The sender is broken.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// Two peers claim to lead one term: somebody's storage lost a vote. Operators must act.
+    #[error("both {known} and {other} claim to lead term {term}")]
+    TwoLeaders {
+        /// The term.
+        term: Term,
+        /// The leader known so far.
+        known: PeerId,
+        /// The sender.
+        other: PeerId,
+    },
+    /// The node has reported a failure of its storage and does nothing any more.
+    #[error("the node has stopped")]
+    Stopped,
+}

@@ -1,0 +1,256 @@
+//! What a node can be told, with its defaults. One struct, one file, flags on top.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use txn::ApiVersion;
+
+/// Everything a node can be told. Absent keys of the file have the defaults given here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct Config {
+    /// Folder of everything the node keeps. Default `pontoon-data`.
+    pub data_dir: PathBuf,
+    /// Address that carries all services. Port 0: any free one. Default `127.0.0.1:2379`.
+    pub listen: SocketAddr,
+    /// `host:port` at which clients reach this node. Default: the listen address.
+    pub advertise: Option<String>,
+    /// Storage settings.
+    pub storage: StorageConfig,
+    /// Raft settings.
+    pub raft: RaftConfig,
+    /// Limits of the server.
+    pub server: ServerConfig,
+}
+
+/// What concerns data and disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct StorageConfig {
+    /// Mode of raw data: `1` (plain), `1ttl` (values can expire) or `2` (keyspaces). Chosen at the first start and kept
+    /// in the store; a later start with another one is refused. Default `1`.
+    pub api_version: ApiVersionName,
+    /// Memory for blocks of table files, in MiB, 1 to 1,048,576. Default 64.
+    pub block_cache_mib: u32,
+    /// Memory in which writes are collected before they become a table file, in MiB, 1 to 4,096. Default 32.
+    pub write_buffer_mib: u32,
+    /// Threads that flush and compact, 1 to 64. Default: as many as there are cores, at least 2.
+    pub background_jobs: u32,
+    /// Free space on the disk below which writes are refused, in MiB. Default 256, but never more than a tenth of the disk
+    /// and never less than two write buffers.
+    pub reserve_mib: u32,
+}
+
+/// How the API version is written in files and flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ApiVersionName {
+    /// Plain keys and values.
+    #[serde(rename = "1")]
+    V1,
+    /// Plain keys, values with a time to live.
+    #[serde(rename = "1ttl")]
+    V1Ttl,
+    /// Keyspaces, values with a time to live.
+    #[serde(rename = "2")]
+    V2,
+}
+
+/// What concerns the groups.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct RaftConfig {
+    /// Length of a tick in milliseconds, 10 to 10,000. Default 100.
+    pub tick_ms: u32,
+    /// Ticks without a leader before an election, 5 to 1,000. Default 10.
+    pub election_ticks: u32,
+    /// Ticks between heartbeats; at most a fifth of `election-ticks`. Default 2.
+    pub heartbeat_ticks: u32,
+    /// A region's log is compacted when it holds so many applied entries. Default 200,000.
+    pub log_entries_max: u64,
+    /// ... or so many MiB. Default 32.
+    pub log_mib_max: u64,
+}
+
+/// What concerns connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct ServerConfig {
+    /// Connections that may be open at once; more are closed at once. Default 16,384.
+    pub connections_max: usize,
+    /// Calls that may be in progress on one connection. Default 1,024.
+    pub streams_max: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("pontoon-data"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 2379)),
+            advertise: None,
+            storage: StorageConfig::default(),
+            raft: RaftConfig::default(),
+            server: ServerConfig::default(),
+        }
+    }
+}
+
+impl Default for StorageConfig {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, |cores| cores.get());
+        Self {
+            api_version: ApiVersionName::V1,
+            block_cache_mib: 64,
+            write_buffer_mib: 32,
+            background_jobs: u32::try_from(cores.clamp(2, 64)).expect("at most 64"),
+            reserve_mib: 256,
+        }
+    }
+}
+
+impl Default for RaftConfig {
+    fn default() -> Self {
+        Self {
+            tick_ms: 100,
+            election_ticks: 10,
+            heartbeat_ticks: 2,
+            log_entries_max: 200_000,
+            log_mib_max: 32,
+        }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { connections_max: 16_384, streams_max: 1_024 }
+    }
+}
+
+/// What is wrong with a configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("config file {path}: {cause}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        cause: std::io::Error,
+    },
+    /// It is not TOML, or a value has the wrong type.
+    #[error("config file {path}: {cause}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        cause: String,
+    },
+    /// A value is out of range.
+    #[error("config: {key} = {value}: {rule}")]
+    Range {
+        /// The key, with its sections.
+        key: &'static str,
+        /// What was given.
+        value: String,
+        /// What is allowed.
+        rule: &'static str,
+    },
+}
+
+impl Config {
+    /// Reads a file. Returns the keys in it that nobody knows, to warn about: they may be of a TiKV file.
+    pub fn from_file(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
+        Self::from_text(&text)
+            .map_err(|cause| ConfigError::Parse { path: path.to_owned(), cause: cause.to_string() })
+    }
+
+    fn from_text(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
+        let config: Self = toml::from_str(text)?;
+        let given: toml::Table = toml::from_str(text)?;
+        let complete = Self { advertise: Some(String::new()), ..Self::default() };
+        let known = toml::Table::try_from(complete).expect("a config is a table");
+        let mut unknown = Vec::new();
+        unknown_keys(&given, &known, "", &mut unknown);
+        Ok((config, unknown))
+    }
+
+    /// Whether every value is in its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let (storage, raft) = (&self.storage, &self.raft);
+        in_range("storage.block-cache-mib", storage.block_cache_mib, 1..=1 << 20, "1 to 1048576")?;
+        in_range("storage.write-buffer-mib", storage.write_buffer_mib, 1..=4096, "1 to 4096")?;
+        in_range("storage.background-jobs", storage.background_jobs, 1..=64, "1 to 64")?;
+        in_range("raft.tick-ms", raft.tick_ms, 10..=10_000, "10 to 10000")?;
+        in_range("raft.election-ticks", raft.election_ticks, 5..=1000, "5 to 1000")?;
+        let heartbeats = 1..=raft.election_ticks / 5;
+        let rule = "1 to a fifth of raft.election-ticks";
+        in_range("raft.heartbeat-ticks", raft.heartbeat_ticks, heartbeats, rule)?;
+        in_range("raft.log-entries-max", raft.log_entries_max, 10..=u64::MAX, "at least 10")?;
+        in_range("raft.log-mib-max", raft.log_mib_max, 1..=1 << 20, "1 to 1048576")?;
+        in_range("server.connections-max", self.server.connections_max, 1..=1 << 20, "1 to 1048576")?;
+        in_range("server.streams-max", self.server.streams_max, 1..=1 << 20, "1 to 1048576")
+    }
+}
+
+fn in_range<T: PartialOrd + ToString>(
+    key: &'static str,
+    value: T,
+    range: std::ops::RangeInclusive<T>,
+    rule: &'static str,
+) -> Result<(), ConfigError> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    Err(ConfigError::Range { key, value: value.to_string(), rule })
+}
+
+fn unknown_keys(given: &toml::Table, known: &toml::Table, path: &str, unknown: &mut Vec<String>) {
+    for (key, value) in given {
+        let name = format!("{path}{key}");
+        match (value, known.get(key)) {
+            (_, None) => unknown.push(name),
+            (toml::Value::Table(given), Some(toml::Value::Table(known))) => {
+                unknown_keys(given, known, &format!("{name}."), unknown);
+            }
+            (_, Some(_)) => {}
+        }
+    }
+}
+
+impl ApiVersionName {
+    /// What it means.
+    pub fn version(self) -> ApiVersion {
+        match self {
+            Self::V1 => ApiVersion::V1,
+            Self::V1Ttl => ApiVersion::V1Ttl,
+            Self::V2 => ApiVersion::V2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_file_is_the_default_and_unknown_keys_are_named() {
+        let (config, unknown) = Config::from_text("").expect("valid");
+        assert_eq!((config, unknown), (Config::default(), vec![]));
+        let text = "listen = '127.0.0.1:1'\nadvertise = 'x:1'\nlog-level = 'info'\n\
+                    [storage]\napi-version = '2'\nscheduler-concurrency = 7\n[raftdb]\nx = 1";
+        let (config, unknown) = Config::from_text(text).expect("valid");
+        assert_eq!(config.storage.api_version, ApiVersionName::V2);
+        assert_eq!(unknown, ["log-level", "raftdb", "storage.scheduler-concurrency"]);
+    }
+
+    #[test]
+    fn values_out_of_range_are_named() {
+        Config::default().check().expect("the defaults are in range");
+        let mut config = Config::default();
+        config.raft.heartbeat_ticks = 3;
+        let error = config.check().expect_err("3 is more than a fifth of 10");
+        assert!(error.to_string().contains("raft.heartbeat-ticks = 3"), "{error}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The HTTP half of the port: pages for people and monitoring, and the paths of PD that clients and
+//! tools ask for.
+//!
+//! ```text
+//!   /status /ready /config /metrics ...    this node        status, config, metrics
+//!   /pd/api/v1, /pd/api/v2                 the cluster      pd_*, one file a subject
+//! ```
+//!
+//! Everything is a read of what other parts hold, but for keyspaces, which can be made and switched
+//! here. Bodies are JSON in PD's shapes: a tool that reads PD's answers reads these. A failure is a
+//! JSON string that says why.
+//!
+//! What PD has and this cluster has not (schedulers, placement rules, hot spots) is answered
+//! truthfully with an empty list; what nobody can do here (changing them) is not served.
+//!
+//! Invariant: nothing is turned into JSON while the placement driver is locked. Pages take out what
+//! they show, which is cheap, and render it afterwards: timestamps do not wait for a list of regions.
+//!
+//! Where to start: [`router`], then the table of `index`.
+
+mod config;
+mod error;
+mod index;
+mod metrics;
+mod pd_cluster;
+mod pd_config;
+mod pd_gc;
+mod pd_keyspaces;
+mod pd_members;
+mod pd_regions;
+mod pd_scheduling;
+mod pd_stores;
+mod query;
+mod status;
+mod text;
+
+use std::sync::Arc;
+
+use ::placement::Placement;
+use axum::Router;
+use axum::extract::{OriginalUri, State};
+use axum::http::Method;
+use axum::response::IntoResponse;
+use proto::pdpb;
+use serde_json::Value;
+
+use self::error::HttpError;
+use crate::config::Config;
+use crate::placement_host::PlacementHost;
+use crate::store_handle::StoreHandle;
+
+/// Serves all paths. `advertise` is where clients reach this node, `host:port`.
+pub(crate) fn router(
+    store: &StoreHandle,
+    host: &PlacementHost,
+    advertise: &str,
+    config: &Config,
+) -> Router {
+    let node = ShownNode {
+        store: store.clone(),
+        host: host.clone(),
+        advertise: advertise.to_owned(),
+        config: config::effective(config, advertise),
+    };
+    Router::new()
+        .merge(index::routes())
+        .merge(status::routes())
+        .merge(config::routes())
+        .merge(metrics::routes())
+        .merge(pd_cluster::routes())
+        .merge(pd_config::routes())
+        .merge(pd_gc::routes())
+        .merge(pd_keyspaces::routes())
+        .merge(pd_members::routes())
+        .merge(pd_regions::routes())
+        .merge(pd_scheduling::routes())
+        .merge(pd_stores::routes())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(Arc::new(node))
+}
+
+/// What the pages show.
+struct ShownNode {
+    store: StoreHandle,
+    host: PlacementHost,
+    /// `host:port`.
+    advertise: String,
+    /// What `/config` answers; it does not change while the node runs.
+    config: Value,
+}
+
+/// How a handler gets it.
+type Node = State<Arc<ShownNode>>;
+
+impl ShownNode {
+    /// Takes out of the placement driver what a page needs.
+    fn placement<R>(&self, take: impl FnOnce(&Placement) -> R) -> Result<R, HttpError> {
+        Ok(self.host.read(take)?)
+    }
+
+    /// The header of a call to the placement driver.
+    fn header(&self) -> Option<pdpb::RequestHeader> {
+        let cluster_id = self.host.cluster_id().0;
+        Some(pdpb::RequestHeader { cluster_id, ..Default::default() })
+    }
+
+    /// When the node started, in ms since 1970 by today's clock.
+    fn started_at_ms(&self) -> u64 {
+        self.host.wall_ms().saturating_sub(self.uptime().as_millis() as u64)
+    }
+
+    fn uptime(&self) -> std::time::Duration {
+        self.host.now().since(base::Instant::ZERO)
+    }
+}
+
+async fn no_such_path(OriginalUri(uri): OriginalUri) -> impl IntoResponse {
+    HttpError::not_found(format!("no such path: {}", uri.path()))
+}
+
+async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> impl IntoResponse {
+    HttpError::method(format!("{} does not take {method}", uri.path()))
+}

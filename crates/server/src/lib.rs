@@ -1,0 +1,32 @@
+//! A node: threads, sockets, services, configuration. It assembles what the other crates decide and decides nothing about
+//! data itself.
+//!
+//! ```text
+//!   clients ── one port ──> listener ── gRPC ──> services ──> StoreHandle ──> runtime: store and apply threads
+//!                               │                    └──────> PlacementHost ──> Placement, over the system region
+//!                               └────── HTTP ──> http: status, metrics, config, the paths of PD
+//! ```
+//!
+//! Where to start: [`Node::open`], which is the page of start-up; then `runtime` for the threads and `store_handle` for
+//! the way of a read and a write.
+
+mod clock;
+pub mod config;
+mod data_folder;
+mod disk_watch;
+mod errors;
+mod founding;
+mod http;
+mod latch_table;
+mod listener;
+mod metrics;
+mod node;
+mod placement_host;
+mod reporter;
+mod runtime;
+mod services;
+mod store_handle;
+
+pub use config::{ApiVersionName, Config, ConfigError};
+pub use data_folder::FolderError;
+pub use node::{COMPATIBLE_VERSION, Node, StartError};

@@ -1,0 +1,246 @@
+//! The placement driver's home: a [`Placement`] that exists while this node leads the system region.
+//!
+//! ```text
+//!   the region is led here, its rows are applied ──> load ──> Some(Placement)
+//!   write: plan(&Placement) ──> rows ──> proposal to the system region, in this term only ──> applied ──> commit(rows)
+//!   the leadership is lost ──> None: every call answers "not leader"
+//! ```
+//!
+//! Writes take turns, so that a plan always sees what the one before it wrote. Nothing is answered that is not applied.
+//! Raft itself checks the leadership: a plan made in one term cannot be written in another.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use base::{ClusterId, Instant, RegionId, StoreId, Term, TimeStamp};
+use bytes::Bytes;
+use placement::{Change, Placement, PlacementError, RowChanges, TsoWait};
+use storage::engine::{Cf, EngineError, IterOptions};
+use storage::keys;
+use store::{Proposal, RegionError, RegionReport, RequestHeader, ShardInput, Writes};
+use tokio::sync::{oneshot, watch};
+
+use crate::clock::Clock;
+use crate::store_handle::{StoreHandle, reply_into};
+
+/// The placement driver does not run here: ask another member, or wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not leader")]
+pub struct NotPlacementLeader;
+
+/// Why a call of the placement driver failed.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// See [`NotPlacementLeader`].
+    #[error(transparent)]
+    NotLeader(#[from] NotPlacementLeader),
+    /// The plan refused.
+    #[error(transparent)]
+    Placement(#[from] PlacementError),
+    /// The plan was made, but its rows could not be written.
+    #[error("the system region refused: {0}")]
+    Region(#[from] RegionError),
+    /// Its rows could not be read.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// A loaded placement driver and the term it may write in.
+struct Led {
+    placement: Placement,
+    term: Term,
+    header: RequestHeader,
+}
+
+struct Shared {
+    store: StoreHandle,
+    clock: Clock,
+    led: Mutex<Option<Led>>,
+    writes: tokio::sync::Mutex<()>,
+    leads: watch::Sender<bool>,
+    reported: watch::Sender<()>,
+}
+
+/// The home. Cheap to clone.
+#[derive(Clone)]
+pub struct PlacementHost(Arc<Shared>);
+
+impl PlacementHost {
+    pub(crate) fn new(store: StoreHandle) -> Self {
+        let clock = store.clock();
+        Self(Arc::new(Shared {
+            store,
+            clock,
+            led: Mutex::new(None),
+            writes: tokio::sync::Mutex::new(()),
+            leads: watch::Sender::new(false),
+            reported: watch::Sender::new(()),
+        }))
+    }
+
+    /// The cluster.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.0.store.cluster_id()
+    }
+
+    /// Milliseconds since 1970 by this node's clock.
+    pub fn wall_ms(&self) -> u64 {
+        self.0.clock.wall_ms()
+    }
+
+    /// Monotonic time.
+    pub fn now(&self) -> Instant {
+        self.0.clock.now()
+    }
+
+    /// The store of this node.
+    pub fn store(&self) -> &StoreHandle {
+        &self.0.store
+    }
+
+    /// Waits until the placement driver runs here.
+    pub async fn wait_until_leading(&self) {
+        let mut leads = self.0.leads.subscribe();
+        leads.wait_for(|leads| *leads).await.expect("the sender lives as long as self");
+    }
+
+    /// Waits until the leader of every region on this store has reported, so that clients find all of them.
+    pub(crate) async fn wait_until_regions_are_known(&self, store_id: StoreId) {
+        let mut changes = self.0.reported.subscribe();
+        let all_known = |placement: &Placement| {
+            let views = self.0.store.views().all();
+            views.iter().filter(|view| !view.region.id.is_system()).all(|view| {
+                let known = placement.regions().get(view.region.id);
+                known.is_some_and(|region| region.leader_store() == Some(store_id))
+            })
+        };
+        while !self.read(all_known).unwrap_or(false) {
+            changes.changed().await.expect("the sender lives as long as self");
+        }
+    }
+
+    /// A leader's report has been taken in.
+    pub(crate) fn region_reported(&self) {
+        self.0.reported.send_replace(());
+    }
+
+    /// Answers from memory.
+    pub fn read<R>(&self, f: impl FnOnce(&Placement) -> R) -> Result<R, NotPlacementLeader> {
+        self.led().as_ref().map(|led| f(&led.placement)).ok_or(NotPlacementLeader)
+    }
+
+    /// Changes what is in memory alone (heartbeats).
+    pub fn update<R>(&self, f: impl FnOnce(&mut Placement) -> R) -> Result<R, NotPlacementLeader> {
+        self.led().as_mut().map(|led| f(&mut led.placement)).ok_or(NotPlacementLeader)
+    }
+
+    /// Plans, writes the plan's rows, and answers once they are applied.
+    pub async fn write<R>(
+        &self,
+        plan: impl FnOnce(&Placement) -> Result<Change<R>, PlacementError>,
+    ) -> Result<R, HostError> {
+        let _turn = self.0.writes.lock().await;
+        let change = self.read(plan)??;
+        self.write_rows(&change.rows).await?;
+        Ok(change.reply)
+    }
+
+    /// `count` timestamps: the largest of them; the others are right below it. `count` must not be zero.
+    pub async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
+        loop {
+            let wall_ms = self.wall_ms();
+            match self.update(|placement| placement.timestamps(wall_ms, count))? {
+                Ok(timestamp) => {
+                    self.0.store.metrics().timestamps(u64::from(count));
+                    return Ok(timestamp);
+                }
+                Err(TsoWait::NextMillisecond) => {
+                    tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                }
+                Err(TsoWait::Window) => {
+                    self.write(|placement| Ok(placement.plan_tso_window(wall_ms, count))).await?;
+                }
+            }
+        }
+    }
+
+    /// The caller holds the turn.
+    async fn write_rows(&self, rows: &RowChanges) -> Result<(), HostError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let term = self.propose(rows)?.await?;
+        match self.led().as_mut().filter(|led| led.term == term) {
+            Some(led) => led.placement.commit(rows),
+            None => return Err(NotPlacementLeader.into()),
+        }
+        Ok(())
+    }
+
+    fn propose(
+        &self,
+        rows: &RowChanges,
+    ) -> Result<impl Future<Output = Result<Term, HostError>>, NotPlacementLeader> {
+        let (header, term) =
+            self.led().as_ref().map(|led| (led.header, led.term)).ok_or(NotPlacementLeader)?;
+        let mut writes = Writes::new();
+        for (key, value) in rows.iter() {
+            match value {
+                Some(value) => writes.put(Cf::Default, key, value),
+                None => writes.delete(Cf::Default, key),
+            }
+        }
+        let (send, receive) = oneshot::channel();
+        let reply = reply_into(send);
+        let proposal = Proposal { header, writes, only_in_term: Some(term), reply };
+        self.0.store.request(ShardInput::Propose(proposal));
+        Ok(async move {
+            receive.await.unwrap_or(Err(RegionError::Undetermined))?;
+            Ok(term)
+        })
+    }
+
+    /// This node leads the system region in the report's term, and has applied everything before it.
+    pub(crate) fn lead(&self, report: &RegionReport) -> Result<(), HostError> {
+        let mut led = self.led();
+        if led.as_ref().is_some_and(|led| led.term == report.term) {
+            return Ok(());
+        }
+        let placement = Placement::load(self.cluster_id(), self.rows()?, self.now(), self.wall_ms())?;
+        let header = RequestHeader {
+            region_id: report.region.id,
+            peer: report.leader,
+            epoch: Some(report.region.epoch),
+            term: report.term,
+        };
+        *led = Some(Led { placement, term: report.term, header });
+        drop(led);
+        self.0.leads.send_replace(true);
+        Ok(())
+    }
+
+    /// This node no longer leads the system region.
+    pub(crate) fn step_down(&self) {
+        *self.led() = None;
+        self.0.leads.send_replace(false);
+    }
+
+    fn rows(&self) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+        let (start, end) = keys::data_range(RegionId::SYSTEM, &base::KeyRange::all());
+        let snapshot = self.0.store.engine().snapshot();
+        let options = IterOptions::within(base::KeyRange::new(start, end));
+        let mut cursor = snapshot.iter(Cf::Default, options)?;
+        let mut rows = Vec::new();
+        let mut valid = cursor.seek_to_first()?;
+        while valid {
+            let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
+            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(cursor.value())));
+            valid = cursor.next()?;
+        }
+        Ok(rows)
+    }
+
+    fn led(&self) -> MutexGuard<'_, Option<Led>> {
+        self.0.led.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,206 @@
+//! The store, as the services see it: route a read, hand over a write.
+//!
+//! ```text
+//!   read:   view ── lease? ── engine ── view again              all on the caller's thread, no hop
+//!   write:  view ── keys in range? ── mailbox ── ... ── reply   the callback comes from the apply thread
+//! ```
+
+use std::sync::Arc;
+
+use base::{ClusterId, Region, StoreId};
+use bytes::Bytes;
+use storage::engine::{Cached, Cf, Engine, EngineError, Snapshot};
+use storage::keys;
+use store::{
+    Proposal, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, ShardInput,
+    WriteResult, Writes,
+};
+use tokio::sync::oneshot;
+use txn::ApiVersion;
+
+use crate::clock::Clock;
+use crate::latch_table::{LatchGuard, LatchTable};
+use crate::metrics::Metrics;
+use crate::runtime::Mailbox;
+
+/// What every part of the node may know of its store. Cheap to clone.
+#[derive(Clone)]
+pub struct StoreHandle(Arc<Shared>);
+
+struct Shared {
+    cluster_id: ClusterId,
+    api_version: ApiVersion,
+    engine: Arc<dyn Engine>,
+    views: Arc<RegionViews>,
+    mailbox: Mailbox,
+    clock: Clock,
+    latches: Arc<LatchTable>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why a read is not allowed here and now.
+#[derive(Debug)]
+pub enum ReadRefusal {
+    /// For the client.
+    Region(RegionError),
+    /// The lease does not hold: ask the group first ([`StoreHandle::read_after_index`]).
+    NeedsReadIndex,
+}
+
+impl StoreHandle {
+    pub(crate) fn new(
+        cluster_id: ClusterId,
+        api_version: ApiVersion,
+        engine: Arc<dyn Engine>,
+        views: Arc<RegionViews>,
+        mailbox: Mailbox,
+        clock: Clock,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let latches = Arc::default();
+        let shared =
+            Shared { cluster_id, api_version, engine, views, mailbox, clock, latches, metrics };
+        Self(Arc::new(shared))
+    }
+
+    /// This store.
+    pub fn store_id(&self) -> StoreId {
+        self.0.views.store_id()
+    }
+
+    /// The cluster it belongs to.
+    pub fn cluster_id(&self) -> ClusterId {
+        self.0.cluster_id
+    }
+
+    /// The mode of its raw data.
+    pub fn api_version(&self) -> ApiVersion {
+        self.0.api_version
+    }
+
+    /// The node's clocks.
+    pub fn clock(&self) -> Clock {
+        self.0.clock
+    }
+
+    /// The node's counters.
+    pub fn metrics(&self) -> &Metrics {
+        &self.0.metrics
+    }
+
+    pub(crate) fn shared_metrics(&self) -> &Arc<Metrics> {
+        &self.0.metrics
+    }
+
+    /// The engine, for its properties and sizes; data is read through a [`ReadGuard`].
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.0.engine
+    }
+
+    /// The views of all regions.
+    pub fn views(&self) -> &RegionViews {
+        &self.0.views
+    }
+
+    /// Whether the leader here may answer a read now. Checks store, region, peer, leader, term and epoch in this order.
+    pub fn read(&self, header: &RequestHeader) -> Result<ReadGuard, ReadRefusal> {
+        let view = self.0.views.route(header).map_err(ReadRefusal::Region)?;
+        if !view.has_lease(self.0.clock.now()) {
+            return Err(ReadRefusal::NeedsReadIndex);
+        }
+        Ok(ReadGuard { view, leased: true, store: self.clone() })
+    }
+
+    /// Like [`read`](Self::read) for a leader whose lease may have run out: asks the group, waits until everything that
+    /// was committed by then is applied.
+    pub async fn read_after_index(&self, header: &RequestHeader) -> Result<ReadGuard, RegionError> {
+        self.0.metrics.read_index();
+        let (send, receive) = oneshot::channel();
+        let reply = reply_into(send);
+        let request = ShardInput::ReadIndex(ReadRequest { header: *header, reply });
+        self.request(request);
+        receive.await.unwrap_or(Err(RegionError::Undetermined))?;
+        let view = self.0.views.route(header)?;
+        Ok(ReadGuard { view, leased: false, store: self.clone() })
+    }
+
+    /// Hands a write over. `reply` is called exactly once, from another thread or from this one.
+    pub fn propose(&self, header: &RequestHeader, writes: Writes, reply: ReplyTo) {
+        let proposal = Proposal { header: *header, writes, only_in_term: None, reply };
+        self.request(ShardInput::Propose(proposal));
+    }
+
+    /// Writes, and waits until it is applied or refused.
+    pub async fn write(&self, header: &RequestHeader, writes: Writes) -> WriteResult {
+        let (send, receive) = oneshot::channel();
+        self.propose(header, writes, reply_into(send));
+        receive.await.unwrap_or(Err(RegionError::Undetermined))
+    }
+
+    pub(crate) fn request(&self, input: ShardInput) {
+        let Err(input) = self.0.mailbox.request(input) else { return };
+        let busy = || RegionError::ServerIsBusy { reason: "the store's mailbox is full".to_owned() };
+        match input {
+            ShardInput::Propose(proposal) => proposal.reply.answer(Err(busy())),
+            ShardInput::ReadIndex(request) => request.reply.answer(Err(busy())),
+            _ => unreachable!("only proposals and reads are requests"),
+        }
+    }
+
+    /// Takes the latches of all `keys`; waits until earlier holders gave them back.
+    pub async fn latch<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> LatchGuard {
+        LatchTable::acquire(&self.0.latches, keys).await
+    }
+}
+
+/// A reply that goes to whoever awaits `send`'s other end.
+pub(crate) fn reply_into(send: oneshot::Sender<WriteResult>) -> ReplyTo {
+    // Whoever waited may have gone away; then nobody needs the answer.
+    ReplyTo::new(move |result| drop(send.send(result)))
+}
+
+/// Leave to read one region, given at a moment. The data may be used only if [`check`](Self::check) is still content
+/// *after* it was taken: the lease may have run out or the region changed in between.
+pub struct ReadGuard {
+    view: Arc<RegionView>,
+    leased: bool,
+    store: StoreHandle,
+}
+
+impl ReadGuard {
+    /// The region.
+    pub fn region(&self) -> &Arc<Region> {
+        &self.view.region
+    }
+
+    /// Whether `key` (in the form in which regions are split) lies in the region.
+    pub fn check_key(&self, key: &[u8]) -> Result<(), RegionError> {
+        self.view.check_key(key)
+    }
+
+    /// The value of `key`. May read the disk.
+    pub fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        self.store.0.engine.get(cf, &keys::region_data_key(self.view.region.id, key))
+    }
+
+    /// The value of `key` if that can be told without reading the disk.
+    pub fn get_if_cached(&self, cf: Cf, key: &[u8]) -> Result<Cached, EngineError> {
+        self.store.0.engine.get_if_cached(cf, &keys::region_data_key(self.view.region.id, key))
+    }
+
+    /// The data as it is now. All of the engine's: the reader stays in the region's range.
+    pub fn snapshot(&self) -> Arc<dyn Snapshot> {
+        self.store.0.engine.snapshot()
+    }
+
+    /// The second look, after the data was taken.
+    pub fn check(&self) -> Result<(), RegionError> {
+        let id = self.view.region.id;
+        let now = self.store.0.views.get(id).ok_or(RegionError::RegionNotFound(id))?;
+        now.check_epoch(Some(self.view.region.epoch))?;
+        if self.leased && !now.still_readable(&self.view, self.store.0.clock.now()) {
+            return Err(RegionError::StaleCommand(id));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! What goes into a shard and what comes out: the only way in or out of deciding code.
+
+use std::sync::Arc;
+
+use base::{Epoch, Index, Peer, Region, RegionId, Term};
+use raft::{HardState, Ticket};
+use storage::log::LogBatch;
+
+use crate::bootstrap;
+use crate::apply::{Applied, ApplyInput};
+use crate::command::Writes;
+use crate::log_writer::{Done, LogWrite};
+use crate::reply::{ReplyTo, WriteResult};
+use crate::states::ApplyState;
+use crate::view::RequestHeader;
+use crate::Fatal;
+
+/// A raft message between two stores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RaftMessage {
+    /// The group.
+    pub region_id: RegionId,
+    /// The sender.
+    pub from: Peer,
+    /// The receiver.
+    pub to: Peer,
+    /// The sender's epoch.
+    pub epoch: Epoch,
+    /// What raft says.
+    pub message: raft::Message,
+}
+
+/// Writes that some caller wants applied to one region, all or none.
+#[derive(Debug)]
+pub struct Proposal {
+    /// The region, and what the caller believes of it.
+    pub header: RequestHeader,
+    /// The writes. Their keys were checked against the region of the header's epoch.
+    pub writes: Writes,
+    /// If set, refuse ([`RegionError::StaleCommand`](crate::RegionError::StaleCommand)) unless this is the term: what
+    /// the writes were computed from is valid in that term only.
+    pub only_in_term: Option<Term>,
+    /// Whom to answer, once applied or refused.
+    pub reply: ReplyTo,
+}
+
+/// A caller that wants to read what is committed now.
+#[derive(Debug)]
+pub struct ReadRequest {
+    /// The region, and what the caller believes of it.
+    pub header: RequestHeader,
+    /// Answered with `Ok` once the engine holds everything that was committed when the request came; the region's lease
+    /// is renewed by then.
+    pub reply: ReplyTo,
+}
+
+/// A region whose replica begins to exist on this store, at start-up or after the bootstrap.
+#[derive(Clone, Debug)]
+pub struct Birth {
+    /// Its descriptor.
+    pub region: Arc<Region>,
+    /// How far it is applied.
+    pub apply: ApplyState,
+    /// Its raft state.
+    pub hard_state: HardState,
+}
+
+impl Birth {
+    /// A region that was just bootstrapped on this store.
+    pub fn initial(region: Region) -> Self {
+        let hard_state = bootstrap::initial_hard_state();
+        Self { region: Arc::new(region), apply: ApplyState::initial(), hard_state }
+    }
+}
+
+/// What a shard is told.
+pub enum ShardInput {
+    /// A raft message arrived.
+    Message(RaftMessage),
+    /// A client writes.
+    Propose(Proposal),
+    /// A client reads and the lease does not hold.
+    ReadIndex(ReadRequest),
+    /// A replica begins to exist; its states are durable.
+    Create(Birth),
+    /// Writes to the log that no replica stands behind (bootstrap only), and whom to tell when they are durable.
+    Log(LogBatch, Done),
+    /// The log writer made these durable.
+    Persisted(Vec<(RegionId, Ticket)>),
+    /// The applier got this far.
+    Applied(Vec<Applied>),
+    /// The last [`Job::SyncEngine`] is done: the engine lost nothing of what was applied when it was asked for.
+    EngineSynced,
+    /// The disk is full, or no longer: writes are refused meanwhile.
+    DiskFull(bool),
+}
+
+/// What a shard wants done elsewhere, by whoever has the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Sync the engine, then tell [`ShardInput::EngineSynced`].
+    SyncEngine,
+}
+
+/// What the world should know about a region of this store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The replica here leads and serves reads in this term: at the begin of the leadership, after each change and once
+    /// in a while. For the placement driver.
+    Leads(RegionReport),
+    /// The replica here no longer leads.
+    Lost(RegionId),
+}
+
+/// A leader's report of its region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionReport {
+    /// The descriptor.
+    pub region: Arc<Region>,
+    /// The leader.
+    pub leader: Peer,
+    /// Its term.
+    pub term: Term,
+    /// Index of the last entry applied.
+    pub applied: Index,
+    /// Bytes written since the last report.
+    pub written_bytes: u64,
+    /// Keys written since the last report.
+    pub written_keys: u64,
+}
+
+/// What leaves a turn of a shard. The driver drains it in the order of the fields.
+#[derive(Default)]
+pub struct Outbox {
+    /// Messages that need not wait for anything.
+    pub send: Vec<RaftMessage>,
+    /// For the log writer.
+    pub log: LogWrite,
+    /// For the applier.
+    pub apply: Vec<ApplyInput>,
+    /// Answers to callers.
+    pub replies: Vec<(ReplyTo, WriteResult)>,
+    /// For the placement driver.
+    pub reports: Vec<Report>,
+    /// For the pool.
+    pub jobs: Vec<Job>,
+    /// The node must stop.
+    pub fatal: Option<Fatal>,
+}

@@ -1,0 +1,86 @@
+//! The leader's lease: until when it may answer reads without asking anyone.
+//!
+//! A heartbeat round that a quorum has echoed proves that nobody else can have won an election before
+//! `begin of the round + election timeout`: whoever echoed refuses its vote that long, and so does a voter that has just
+//! restarted (crate `raft`). So the lease runs from the *begin* of the round, and is a little shorter than the timeout,
+//! because clocks drift. (Raft thesis, section 6.4.1.)
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use base::Instant;
+
+/// Rounds that wait for their quorum; older ones are forgotten first, which only makes the lease shorter.
+const ROUNDS_MAX: usize = 64;
+
+/// When each round began and how far the lease reaches. Owned by the shard, one for each peer.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    duration: Duration,
+    begun: VecDeque<(u64, Instant)>,
+    until: Instant,
+}
+
+impl Lease {
+    /// No lease yet; each confirmed round will grant `duration` from its begin.
+    pub(crate) fn new(duration: Duration) -> Self {
+        Self { duration, begun: VecDeque::new(), until: Instant::ZERO }
+    }
+
+    /// The leader's current round is `round`, seen at `now` (not after the round's messages leave).
+    pub(crate) fn begin(&mut self, round: u64, now: Instant) {
+        if self.begun.back().is_some_and(|&(last, _)| last >= round) {
+            return;
+        }
+        if self.begun.len() == ROUNDS_MAX {
+            self.begun.pop_front();
+        }
+        self.begun.push_back((round, now));
+    }
+
+    /// A quorum has echoed `round` and all before it. Returns whether the lease grew.
+    pub(crate) fn confirm(&mut self, round: u64) -> bool {
+        let before = self.until;
+        while let Some(&(begun, at)) = self.begun.front() {
+            if begun > round {
+                break;
+            }
+            self.until = self.until.max(at + self.duration);
+            self.begun.pop_front();
+        }
+        self.until > before
+    }
+
+    /// Leadership ended.
+    pub(crate) fn expire(&mut self) {
+        self.begun.clear();
+        self.until = Instant::ZERO;
+    }
+
+    /// The lease holds before this instant.
+    pub(crate) fn until(&self) -> Instant {
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lease_runs_from_the_begin_of_a_confirmed_round() {
+        let mut lease = Lease::new(Duration::from_nanos(100));
+        lease.begin(1, Instant(10));
+        lease.begin(2, Instant(50));
+        lease.begin(2, Instant(60));
+        assert_eq!(lease.until(), Instant::ZERO);
+        assert!(lease.confirm(1));
+        assert_eq!(lease.until(), Instant(110));
+        assert!(!lease.confirm(1));
+        assert!(lease.confirm(2));
+        assert_eq!(lease.until(), Instant(150));
+        lease.expire();
+        assert_eq!(lease.until(), Instant::ZERO);
+        assert!(!lease.confirm(2), "a round of an earlier leadership grants nothing");
+    }
+}

@@ -1,0 +1,95 @@
+//! The log writer: makes everything that waits durable with one write and one sync (group commit).
+//!
+//! It owns the raft log. What a [`LogWrite`] promises (`then`: messages that say "this is on my disk") leaves only after
+//! the sync; the order is in the type, not in the caller's care.
+
+use base::RegionId;
+use raft::Ticket;
+use storage::log::{LogBatch, LogStats, RaftLog};
+
+use crate::Fatal;
+use crate::input::RaftMessage;
+
+/// Called once what it came with is durable.
+pub type Done = Box<dyn FnOnce() + Send>;
+
+/// What one turn of a shard wants written.
+#[derive(Default)]
+pub struct LogWrite {
+    /// Entries, states, truncations.
+    pub batch: LogBatch,
+    /// Whose persistence this completes.
+    pub tickets: Vec<(RegionId, Ticket)>,
+    /// Messages that may leave only once the batch is durable.
+    pub then: Vec<RaftMessage>,
+    /// Callers that wait for durability.
+    pub done: Vec<Done>,
+    /// Whether the log should look for segments it no longer needs.
+    pub purge: bool,
+}
+
+impl LogWrite {
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.batch.is_empty() && self.tickets.is_empty() && self.done.is_empty() && !self.purge
+    }
+}
+
+/// What leaves a turn of the log writer, in the order in which the driver takes it.
+#[derive(Default)]
+pub struct LogOutbox {
+    /// Messages that promise durability.
+    pub send: Vec<RaftMessage>,
+    /// For the shards: these persistence steps are done.
+    pub persisted: Vec<(RegionId, Ticket)>,
+    /// Waiting callers, to be called.
+    pub done: Vec<Done>,
+    /// The node must stop: a failed write or sync is never tried again.
+    pub fatal: Option<Fatal>,
+}
+
+/// The owner of the raft log.
+pub struct LogWriter {
+    log: RaftLog,
+}
+
+impl LogWriter {
+    /// Takes the log over.
+    pub fn new(log: RaftLog) -> Self {
+        Self { log }
+    }
+
+    /// Counters of the log for the driver to export.
+    pub fn stats(&self) -> LogStats {
+        self.log.stats()
+    }
+
+    /// Writes everything in `inbox`, syncs once, then lets messages and notices go. After a turn that set `fatal` the
+    /// writer must not be used again.
+    pub fn turn(&mut self, inbox: &mut Vec<LogWrite>, out: &mut LogOutbox) {
+        if let Err(cause) = self.write(inbox) {
+            out.fatal = Some(Fatal::log(&cause));
+            return;
+        }
+        for mut write in inbox.drain(..) {
+            out.send.append(&mut write.then);
+            out.persisted.append(&mut write.tickets);
+            out.done.append(&mut write.done);
+        }
+    }
+
+    fn write(&mut self, inbox: &[LogWrite]) -> Result<(), storage::log::LogError> {
+        let mut wrote = false;
+        for write in inbox.iter().filter(|write| !write.batch.is_empty()) {
+            self.log.write(&write.batch)?;
+            wrote = true;
+        }
+        if wrote {
+            self.log.sync()?;
+        }
+        if inbox.iter().any(|write| write.purge) {
+            self.log.purge()?;
+        }
+        Ok(())
+    }
+}

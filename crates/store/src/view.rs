@@ -1,0 +1,155 @@
+//! What everybody but a region's shard may know of it: an immutable [`RegionView`], replaced as a whole.
+//!
+//! The shard publishes a new view at the end of a turn in which something changed that readers go by. Readers on other
+//! threads take the `Arc` they find: it may lag behind the shard, never lead it. A local read looks twice, before and
+//! after it takes its data, and is valid only if the *second* look still finds a leader with a valid lease in the same
+//! term and epoch ([`RegionView::still_readable`]).
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use base::{Epoch, Index, Instant, Peer, Region, RegionId, StoreId, Term};
+
+use crate::RegionError;
+
+/// Where a request is addressed to, from its context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestHeader {
+    /// The region.
+    pub region_id: RegionId,
+    /// The replica the client takes for the leader.
+    pub peer: Peer,
+    /// The region's epoch as the client knows it. `None` never matches.
+    pub epoch: Option<Epoch>,
+    /// The leader's term as the client knows it; zero if it does not care.
+    pub term: Term,
+}
+
+/// A region as of the end of its shard's last turn.
+#[derive(Clone, Debug)]
+pub struct RegionView {
+    /// The descriptor: the applier's, at most as new as its own.
+    pub region: Arc<Region>,
+    /// The replica on this store.
+    pub peer: Peer,
+    /// Who leads, if known.
+    pub leader: Option<Peer>,
+    /// Raft term.
+    pub term: Term,
+    /// The replica here has applied up to this index; what readers see in the engine is at least as new.
+    pub applied: Index,
+    /// Whether local reads are allowed before `lease_until`: the replica leads and has applied an entry of its own term.
+    pub serves_reads: bool,
+    /// End of the lease.
+    pub lease_until: Instant,
+}
+
+impl RegionView {
+    /// Whether the replica here leads.
+    pub fn is_leader(&self) -> bool {
+        self.leader.is_some_and(|leader| leader.id == self.peer.id)
+    }
+
+    /// Whether a read may be answered from the engine at `now` without asking the group.
+    pub fn has_lease(&self, now: Instant) -> bool {
+        self.serves_reads && now < self.lease_until
+    }
+
+    /// The second look of a local read that began under `first`: same leadership, same key range, lease still valid
+    /// after the data was taken.
+    pub fn still_readable(&self, first: &RegionView, now: Instant) -> bool {
+        self.term == first.term
+            && self.region.epoch.version == first.region.epoch.version
+            && self.has_lease(now)
+    }
+
+    /// Whether the request may go to this replica as the leader. The checks are made in the order that clients rely on
+    /// (peer, leader, term, epoch); the first that fails is returned.
+    pub fn check(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        let region = self.region.id;
+        if header.peer.id != self.peer.id {
+            let (requested, actual) = (header.peer.id, self.peer.id);
+            return Err(RegionError::MismatchPeerId { region, requested, actual });
+        }
+        if !self.is_leader() {
+            return Err(RegionError::NotLeader { region, leader: self.leader });
+        }
+        if header.term != 0 && header.term + 1 < self.term {
+            return Err(RegionError::StaleCommand(region));
+        }
+        self.check_epoch(header.epoch)
+    }
+
+    /// Whether `epoch` speaks of the same key range: only `version` counts for requests on data.
+    pub fn check_epoch(&self, epoch: Option<Epoch>) -> Result<(), RegionError> {
+        if epoch.is_some_and(|epoch| epoch.version == self.region.epoch.version) {
+            return Ok(());
+        }
+        Err(RegionError::EpochNotMatch { current: vec![self.region.clone()] })
+    }
+
+    /// Whether `key` lies in the region.
+    pub fn check_key(&self, key: &[u8]) -> Result<(), RegionError> {
+        if self.region.range.contains(key) {
+            return Ok(());
+        }
+        let key = bytes::Bytes::copy_from_slice(key);
+        Err(RegionError::KeyNotInRegion { key, region: self.region.clone() })
+    }
+}
+
+/// The views of all regions of this store. Written by shards only.
+#[derive(Debug)]
+pub struct RegionViews {
+    store_id: StoreId,
+    views: RwLock<BTreeMap<RegionId, Arc<RegionView>>>,
+}
+
+impl RegionViews {
+    /// No region yet.
+    pub fn new(store_id: StoreId) -> Self {
+        Self { store_id, views: RwLock::default() }
+    }
+
+    /// The store whose regions these are.
+    pub fn store_id(&self) -> StoreId {
+        self.store_id
+    }
+
+    /// The region's view, if it has a replica here.
+    pub fn get(&self, region: RegionId) -> Option<Arc<RegionView>> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner).get(&region).cloned()
+    }
+
+    /// All views, in the order of region ids.
+    pub fn all(&self) -> Vec<Arc<RegionView>> {
+        self.views.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The view a request is addressed to, after the checks of store, region and [`RegionView::check`].
+    pub fn route(&self, header: &RequestHeader) -> Result<Arc<RegionView>, RegionError> {
+        if header.peer.store_id != self.store_id {
+            let (requested, actual) = (header.peer.store_id, self.store_id);
+            return Err(RegionError::StoreNotMatch { requested, actual });
+        }
+        let not_found = RegionError::RegionNotFound(header.region_id);
+        if header.region_id.is_system() {
+            return Err(not_found);
+        }
+        let view = self.get(header.region_id).ok_or(not_found)?;
+        view.check(header)?;
+        Ok(view)
+    }
+
+    /// Replaces a region's view. Epoch, term and applied index never go back.
+    pub(crate) fn publish(&self, view: RegionView) {
+        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(old) = views.get(&view.region.id).filter(|old| old.peer.id == view.peer.id) {
+            let id = view.region.id;
+            assert!(!view.region.epoch.is_behind(&old.region.epoch), "region {id}: epoch went back");
+            assert!(view.term >= old.term, "region {id}: term went back");
+            assert!(view.applied >= old.applied, "region {id}: applied index went back");
+        }
+        views.insert(view.region.id, Arc::new(view));
+    }
+}

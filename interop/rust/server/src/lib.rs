@@ -1,0 +1,168 @@
+//! Starts the release binary, kills it and starts it again, for those who load it through a client.
+//!
+//! ```text
+//!   Server::start ── pontoon start --data-dir TMP --listen 127.0.0.1:0 ──▶ `ready listen=...`
+//!      kill  = SIGKILL: nothing is said, nothing is flushed
+//!      start_again: same folder, same address
+//! ```
+//!
+//! The server ends with its [`Server`], and then its folder goes too.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+/// Far more than a start takes: a server that is slow to start is not what is tested here.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Why there is no server.
+#[derive(Debug)]
+pub enum ServerError {
+    /// The variable `PONTOON`, which names the binary, is not set.
+    NoBinary,
+    /// The operating system refuses.
+    Io(io::Error),
+    /// It ended, or did not say in time that it can serve. Holds what it logged.
+    NotReady(String),
+}
+
+impl std::fmt::Display for ServerError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoBinary => write!(f, "PONTOON names no binary: run this through ./x"),
+            Self::Io(error) => write!(f, "the server cannot be run: {error}"),
+            Self::NotReady(log) => write!(f, "the server did not get ready; its log:\n{log}"),
+        }
+    }
+}
+
+impl std::error::Error for ServerError {}
+
+impl From<io::Error> for ServerError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// A running binary on a folder of its own.
+#[derive(Debug)]
+pub struct Server {
+    child: Child,
+    folder: TempDir,
+    api_version: String,
+    address: String,
+}
+
+impl Server {
+    /// A server on an empty folder and a free port. `api_version` is `1`, `1ttl` or `2`.
+    pub fn start(api_version: &str) -> Result<Self, ServerError> {
+        let folder = tempfile::Builder::new().prefix("pontoon-").tempdir()?;
+        let (child, address) = launch(folder.path(), "127.0.0.1:0", api_version)?;
+        Ok(Self { child, folder, api_version: api_version.to_owned(), address })
+    }
+
+    /// `host:port` of everything it serves. It stays the same over a restart.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it with SIGKILL, and returns once it is gone.
+    pub fn kill(&mut self) -> Result<(), ServerError> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Runs it again on what it left. Call [`Server::kill`] first.
+    pub fn start_again(&mut self) -> Result<(), ServerError> {
+        assert!(self.child.try_wait()?.is_some(), "the server is still running");
+        let (child, address) = launch(self.folder.path(), &self.address, &self.api_version)?;
+        assert_eq!(address, self.address, "a server takes the address it is given");
+        self.child = child;
+        Ok(())
+    }
+
+    /// What it logged since its first start.
+    pub fn log(&self) -> String {
+        read_log(self.folder.path())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It may have been killed already.
+        let _ = self.kill();
+        if std::thread::panicking() {
+            eprintln!("the server's log:\n{}", self.log());
+        }
+    }
+}
+
+fn log_path(folder: &Path) -> PathBuf {
+    folder.join("log")
+}
+
+fn read_log(folder: &Path) -> String {
+    std::fs::read_to_string(log_path(folder)).unwrap_or_else(|error| error.to_string())
+}
+
+/// Returns once the server has said that it can serve, with the address it said.
+fn launch(folder: &Path, listen: &str, api: &str) -> Result<(Child, String), ServerError> {
+    let binary = std::env::var_os("PONTOON").ok_or(ServerError::NoBinary)?;
+    let log = File::options().create(true).append(true).open(log_path(folder))?;
+    let mut child = Command::new(binary)
+        .arg("start")
+        .arg("--data-dir")
+        .arg(folder.join("data"))
+        .args(["--listen", listen, "--api-version", api])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()?;
+    let out = child.stdout.take().expect("stdout is piped");
+    let (sender, line) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        // An error is an empty line to the one who waits.
+        let _ = BufReader::new(out).read_line(&mut text);
+        let _ = sender.send(text);
+    });
+    let line = line.recv_timeout(START_TIMEOUT).unwrap_or_default();
+    match listen_address(&line) {
+        Some(address) => Ok((child, address.to_owned())),
+        None => {
+            child.kill()?;
+            child.wait()?;
+            Err(ServerError::NotReady(read_log(folder)))
+        }
+    }
+}
+
+/// The address in `ready listen=... store=... cluster=...`.
+fn listen_address(line: &str) -> Option<&str> {
+    let fields = line.trim_end().strip_prefix("ready ")?;
+    fields.split(' ').find_map(|field| field.strip_prefix("listen="))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_from_the_ready_line() {
+        let line = "ready listen=127.0.0.1:2379 store=1 cluster=7\n";
+        assert_eq!(listen_address(line), Some("127.0.0.1:2379"));
+        assert_eq!(listen_address("ready\n"), None);
+        assert_eq!(listen_address("error: listen=x"), None);
+    }
+}
