@@ -62,6 +62,8 @@ impl Placement {
         }
         let (store, region) = check_request(request)?;
         let region_id = RegionId(region.id);
+        assert!(self.regions.is_empty(), "regions before the first");
+        assert!(self.cluster.stores.is_empty(), "stores before the first");
 
         let mut rows = RowChanges::default();
         self.ids.plan_used(&[store.id, region.id, region.peers[0].id], &mut rows)?;
@@ -71,6 +73,7 @@ impl Placement {
         rows.put_u64(&RowKey::BootstrappedAt, wall_ms);
         rows.put(&RowKey::Region(region_id), region.encode_to_vec());
         self.keyspaces.plan_default(&mut rows);
+        assert!(!rows.is_empty(), "a cluster begins with rows");
         let reply = pdpb::BootstrapResponse {
             header: Some(self.header()),
             replication_status: Some(replication_status()),

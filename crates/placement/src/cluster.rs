@@ -99,6 +99,7 @@ impl Cluster {
             return Err(row.bad("goes back"));
         }
         self.version = Some(version);
+        assert!(self.version_text() == text, "the version reads back as it was written");
         Ok(())
     }
 
@@ -113,7 +114,10 @@ impl Cluster {
             return Err(row.bad(format!("holds store {id}")));
         }
         match self.stores.get_mut(&id) {
-            Some(store) => store.meta = meta,
+            Some(store) => {
+                assert_eq!(store.meta.id, meta.id, "a store never changes its id");
+                store.meta = meta;
+            }
             None => {
                 let heard_at = self.loaded_at;
                 let store = StoreInfo { meta, stats: None, heard_at, min_resolved_ts: 0 };
@@ -173,6 +177,7 @@ impl Placement {
     ) -> Result<pdpb::GetClusterConfigResponse, PlacementError> {
         self.check_bootstrapped(request.header.as_ref())?;
         let cluster = self.cluster.meta;
+        assert!(cluster.is_some_and(|cluster| cluster.id == self.cluster_id.0), "checked at load");
         Ok(pdpb::GetClusterConfigResponse { header: Some(self.header()), cluster })
     }
 
@@ -204,6 +209,7 @@ impl Placement {
     /// The store, unless it is unknown or was removed.
     pub(crate) fn live_store(&self, id: u64) -> Result<&StoreInfo, PlacementError> {
         let store = self.known_store(id)?;
+        assert_eq!(store.meta.id, id, "stores are kept under their ids");
         if store.is_tombstone() {
             return Err(tombstone(id));
         }

@@ -35,6 +35,7 @@ impl Placement {
             return invalid("the external timestamp cannot go back");
         }
         let mut rows = RowChanges::default();
+        assert!(self.external_timestamp <= wanted && wanted <= present, "checked above");
         rows.put_u64(&RowKey::ExternalTimestamp, wanted.0);
         let reply = pdpb::SetExternalTimestampResponse { header: Some(self.header()) };
         Ok(Change { rows, reply })
@@ -48,6 +49,7 @@ impl Placement {
         self.check_bootstrapped(request.header.as_ref())?;
         self.live_store(request.store_id)?;
         let store = self.cluster.stores.get_mut(&StoreId(request.store_id)).expect("found above");
+        assert_eq!(store.meta.id, request.store_id, "stores are kept under their ids");
         store.min_resolved_ts = store.min_resolved_ts.max(request.min_resolved_ts);
         Ok(pdpb::ReportMinResolvedTsResponse { header: Some(self.header()) })
     }

@@ -63,7 +63,9 @@ impl Placement {
         let txn = self.gc.reachable_txn(keyspace, target, wall_ms);
         let mut rows = RowChanges::default();
         self.gc.plan_safe_points(keyspace, SafePoints { txn, gc: old.gc }, &mut rows);
+        assert!(old.txn <= txn && txn <= target, "{old:?} to {txn}, not beyond {target}");
         let blocker = self.gc.blocker(keyspace, wall_ms).filter(|_| txn < target);
+        assert!(blocker.is_some() || txn == target, "nothing holds it back");
         let blocker_description = blocker
             .map(|(id, barrier)| {
                 let ttl_s = barrier.ttl_s(wall_ms);
@@ -96,6 +98,7 @@ impl Placement {
         }
         let mut rows = RowChanges::default();
         self.gc.plan_safe_points(keyspace, SafePoints { txn: old.txn, gc }, &mut rows);
+        assert!(old.gc <= gc && gc <= old.txn, "checked above");
         let reply = pdpb::AdvanceGcSafePointResponse {
             header: Some(self.header()),
             old_gc_safe_point: old.gc,
@@ -117,6 +120,7 @@ impl Placement {
         let barrier = Barrier::new(ts, ttl_s, wall_ms);
         let mut rows = RowChanges::default();
         self.gc.plan_barrier(keyspace, id, barrier, wall_ms, &mut rows);
+        assert!(barrier.is_live(wall_ms), "its TTL is above zero");
         let new_barrier_info = Some(barrier.to_wire(id, wall_ms));
         let reply = pdpb::SetGcBarrierResponse { header: Some(self.header()), new_barrier_info };
         Ok(Change { rows, reply })
@@ -151,6 +155,7 @@ impl Placement {
         let barrier = Barrier::new(ts, ttl_s, wall_ms);
         let mut rows = RowChanges::default();
         self.gc.plan_global_barrier(id, barrier, wall_ms, &mut rows);
+        assert!(barrier.is_live(wall_ms), "its TTL is above zero");
         let new_barrier_info = Some(barrier.to_global_wire(id, wall_ms));
         let header = Some(self.header());
         let reply = pdpb::SetGlobalGcBarrierResponse { header, new_barrier_info };
@@ -175,6 +180,7 @@ impl Placement {
 
     fn gc_state(&self, keyspace: u32, with_barriers: bool, wall_ms: u64) -> pdpb::GcState {
         let safe_points = self.gc.safe_points(keyspace);
+        assert!(safe_points.gc <= safe_points.txn, "{safe_points:?}");
         let barriers = self.gc.barriers(keyspace, wall_ms).filter(|_| with_barriers);
         pdpb::GcState {
             keyspace_scope: Some(pdpb::KeyspaceScope {

@@ -1,5 +1,5 @@
-//! The older API of GC: one safe point for the cluster, and "service safe points" that hold it back.
-//! What they mean is in `gc_state`.
+//! The older API of GC: one safe point for the cluster, and "service safe points" that hold it
+//! back. What they mean is in `gc_state`.
 
 use proto::pdpb;
 
@@ -17,9 +17,9 @@ impl Placement {
         Ok(pdpb::GetGcSafePointResponse { header: Some(self.header()), safe_point })
     }
 
-    /// UpdateGCSafePoint: raises the GC safe point, and the transaction safe point with it as far as
-    /// that is needed. Barriers bound both. A lower value changes nothing. The answer tells where
-    /// the GC safe point is now.
+    /// UpdateGCSafePoint: raises the GC safe point, and the transaction safe point with it as far
+    /// as that is needed. Barriers bound both. A lower value changes nothing. The answer tells
+    /// where the GC safe point is now.
     pub fn update_gc_safe_point(
         &self,
         request: &pdpb::UpdateGcSafePointRequest,
@@ -29,6 +29,7 @@ impl Placement {
         let old = self.gc.safe_points(NULL_KEYSPACE);
         let txn = self.gc.reachable_txn(NULL_KEYSPACE, request.safe_point, wall_ms);
         let gc = old.gc.max(request.safe_point.min(txn));
+        assert!(old.gc <= gc && gc <= txn, "{old:?}, then {txn} and {gc}");
         let mut rows = RowChanges::default();
         self.gc.plan_safe_points(NULL_KEYSPACE, SafePoints { txn, gc }, &mut rows);
         let header = Some(self.header());
@@ -60,6 +61,7 @@ impl Placement {
             let barrier = Barrier::new(request.safe_point, request.ttl, wall_ms);
             self.gc.plan_barrier(NULL_KEYSPACE, service, barrier, wall_ms, &mut rows);
         }
+        assert!(service != GC_WORKER, "it has no barrier");
         // The safe point itself is the minimum, but if a service is what holds it there, name it.
         let at_safe_point = lowest.filter(|(id, barrier)| barrier.ts == txn && *id != service);
         let reply = self.minimum(at_safe_point, txn, wall_ms);
@@ -81,6 +83,7 @@ impl Placement {
         let mut rows = RowChanges::default();
         self.gc.plan_safe_points(NULL_KEYSPACE, SafePoints { txn, gc: old.gc }, &mut rows);
         let lowest = self.gc.blocker(NULL_KEYSPACE, wall_ms);
+        assert!(txn >= old.txn, "{old:?}, then {txn}");
         let holder = lowest.filter(|(_, barrier)| barrier.ts == txn);
         let reply = self.minimum(holder, txn, wall_ms);
         Ok(Change { rows, reply })
@@ -94,6 +97,7 @@ impl Placement {
     ) -> pdpb::UpdateServiceGcSafePointResponse {
         let (service, ttl) =
             holder.map_or((GC_WORKER, i64::MAX), |(id, barrier)| (id, barrier.ttl_s(wall_ms)));
+        assert!(ttl > 0, "{service} has expired");
         pdpb::UpdateServiceGcSafePointResponse {
             header: Some(self.header()),
             service_id: service.to_owned().into(),

@@ -50,6 +50,7 @@ impl Barrier {
     /// A barrier that expires after `ttl_s` seconds; with the largest number, never.
     pub(crate) fn new(ts: u64, ttl_s: i64, wall_ms: u64) -> Self {
         let ttl_s = u64::try_from(ttl_s).expect("callers refuse negative ones");
+        assert!(ttl_s > 0, "a barrier that never was");
         let ends_at_ms = match ttl_s.checked_mul(1_000) {
             Some(ttl_ms) => wall_ms.saturating_add(ttl_ms),
             None => NEVER_MS,
@@ -83,6 +84,7 @@ impl Barrier {
     }
 
     fn row(self) -> Bytes {
+        assert!(self.ends_at_ms > 0, "a barrier that never was");
         rows::pair(self.ts, self.ends_at_ms)
     }
 }
@@ -167,7 +169,9 @@ impl GcStates {
     /// back.
     pub(crate) fn reachable_txn(&self, keyspace: u32, target: u64, wall_ms: u64) -> u64 {
         let limit = self.blocker(keyspace, wall_ms).map_or(u64::MAX, |(_, barrier)| barrier.ts);
-        self.safe_points(keyspace).txn.max(target.min(limit))
+        let reachable = self.safe_points(keyspace).txn.max(target.min(limit));
+        assert!(reachable >= self.safe_points(keyspace).txn, "the safe point goes back");
+        reachable
     }
 
     pub(crate) fn plan_safe_points(&self, keyspace: u32, new: SafePoints, rows: &mut RowChanges) {

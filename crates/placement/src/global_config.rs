@@ -81,6 +81,7 @@ impl Placement {
             let mut value = Vec::with_capacity(HEAD_LEN + payload.len());
             value.put_u64(revision);
             value.put_u8(kind as u8);
+            assert_eq!(value.len(), HEAD_LEN, "the payload begins where readers look for it");
             if kind == EventType::Put {
                 value.extend_from_slice(payload);
             }
@@ -97,7 +98,8 @@ impl Placement {
         let path = path_of(&request.config_path);
         if !request.names.is_empty() {
             let items = request.names.iter().map(|name| self.named_item(path, name)).collect();
-            return pdpb::LoadGlobalConfigResponse { items, revision: self.config_revision() };
+            let revision = self.config_revision();
+            return pdpb::LoadGlobalConfigResponse { items, revision };
         }
         let live = self.config.under(path).filter(|(_, item)| item.kind == EventType::Put);
         let items = live.map(|(name, item)| to_wire(name, item)).collect();
@@ -116,6 +118,8 @@ impl Placement {
         let mut changed: Vec<_> =
             self.config.under(path_of(path)).filter(|(_, item)| item.revision >= from).collect();
         changed.sort_by_key(|(_, item)| item.revision);
+        let newest = changed.last().map_or(0, |(_, item)| item.revision);
+        assert!(newest <= self.config.revision, "a change of the future");
         pdpb::WatchGlobalConfigResponse {
             changes: changed.into_iter().map(|(name, item)| to_wire(name, item)).collect(),
             revision: self.config_revision(),

@@ -24,6 +24,7 @@ pub fn check(
     cluster: ClusterId,
     header: Option<&pdpb::RequestHeader>,
 ) -> Result<(), PlacementError> {
+    assert!(cluster.0 != 0, "no cluster has the id zero");
     let got = header.map_or(0, |header| header.cluster_id);
     if got == cluster.0 {
         return Ok(());

@@ -30,6 +30,7 @@ impl Placement {
         store.stats = Some(stats.clone());
         store.heard_at = store.heard_at.max(now);
         store.meta.last_heartbeat = nanos(wall_ms);
+        assert_eq!(store.meta.id, stats.store_id, "stores are kept under their ids");
         Ok(pdpb::StoreHeartbeatResponse {
             header: Some(header),
             replication_status: Some(replication_status()),

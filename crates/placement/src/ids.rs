@@ -16,6 +16,8 @@ pub(crate) struct Ids {
     last: u64,
 }
 
+const _: () = assert!(StoreId::FOUNDER.0 < ID_END && ID_END < u64::MAX);
+
 impl Ids {
     /// No id given out but the founder's, which is older than the placement driver.
     pub(crate) fn new() -> Self {
@@ -36,6 +38,7 @@ impl Ids {
         assert!(count > 0, "a batch of no ids");
         let last = self.last.checked_add(count).filter(|&last| last < ID_END);
         let last = last.ok_or_else(|| PlacementError::refused("no ids are left"))?;
+        assert!(self.last + 1 > StoreId::FOUNDER.0, "the founder's id was given out");
         rows.put_u64(&RowKey::LastId, last);
         Ok(self.last + 1)
     }
@@ -47,6 +50,7 @@ impl Ids {
         rows: &mut RowChanges,
     ) -> Result<(), PlacementError> {
         let largest = ids.iter().copied().max().unwrap_or(0);
+        assert!(largest > 0, "callers refuse ids of zero");
         if largest >= ID_END {
             return Err(PlacementError::invalid(format!("id {largest} is reserved")));
         }
@@ -67,9 +71,11 @@ impl Placement {
         let count = request.count.max(1);
         let mut rows = RowChanges::default();
         let first = self.ids.plan(u64::from(count), &mut rows)?;
+        let last = first + u64::from(count) - 1;
+        assert!(!rows.is_empty() && last >= first, "ids leave only after they are saved");
         let reply = pdpb::AllocIdResponse {
             header: Some(self.header()),
-            id: first + u64::from(count) - 1,
+            id: last,
             count: if count > 1 { count } else { 0 },
         };
         Ok(Change { rows, reply })

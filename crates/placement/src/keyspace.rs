@@ -70,6 +70,9 @@ impl Keyspaces {
                 if meta.keyspace != Some(keyspace_meta::Keyspace::Id(*id)) {
                     return Err(row.bad("holds another keyspace"));
                 }
+                if !meta.config.is_empty() {
+                    return Err(row.bad("holds config, which has rows of its own"));
+                }
                 self.put(*id, meta).map_err(|reason| row.bad(reason))?;
             }
             RowKey::KeyspaceConfig(id, name) => {
@@ -97,7 +100,8 @@ impl Keyspaces {
 
     /// Plans the row of the default keyspace.
     pub(crate) fn plan_default(&self, rows: &mut RowChanges) {
-        let default = &self.by_id[&DEFAULT_KEYSPACE_ID].meta;
+        let default = &self.by_id.get(&DEFAULT_KEYSPACE_ID).expect("it is there always").meta;
+        assert_eq!(default.name, DEFAULT_KEYSPACE_NAME, "nobody renames it");
         rows.put(&RowKey::Keyspace(DEFAULT_KEYSPACE_ID), default.encode_to_vec());
     }
 
@@ -120,6 +124,7 @@ impl Keyspaces {
     /// With its config.
     fn get(&self, id: u32) -> Option<KeyspaceMeta> {
         let keyspace = self.by_id.get(&id)?;
+        assert!(keyspace.meta.config.is_empty(), "it has rows of its own");
         let config = self.config.range((id, String::new())..).take_while(|((of, _), _)| *of == id);
         Some(KeyspaceMeta {
             config: config.map(|((_, name), value)| (name.clone(), value.clone())).collect(),
@@ -178,6 +183,7 @@ impl Placement {
             Some(StartKeyspace::StartId(id)) => id,
             Some(StartKeyspace::StartKeyspaceIdentity(identity)) => identity.keyspace_id,
         };
+        assert!(!self.keyspaces.by_id.is_empty(), "DEFAULT is there always");
         let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
         let ids = self.keyspaces.by_id.range(start..).map(|(id, _)| *id).take(limit);
         let keyspaces = ids.filter_map(|id| self.keyspaces.get(id)).collect();
@@ -222,6 +228,7 @@ impl Placement {
         }
         let mut rows = RowChanges::default();
         if from != to {
+            assert!(id != DEFAULT_KEYSPACE_ID, "refused above");
             keyspace.set_state(to);
             keyspace.state_changed_at = seconds(wall_ms);
             rows.put(&RowKey::Keyspace(id), without_config(&keyspace).encode_to_vec());
@@ -252,6 +259,7 @@ impl Placement {
         if id > KEYSPACE_ID_MAX {
             return Err(PlacementError::refused("no keyspace ids are left"));
         }
+        assert!(!self.keyspaces.by_id.contains_key(&id), "keyspace {id} is taken");
         let created_at = seconds(wall_ms);
         let keyspace = KeyspaceMeta {
             name: name.to_owned(),

@@ -9,7 +9,7 @@
 //!    request ── plan(&Placement) ──> Change { rows, reply }        nothing has happened yet
 //!                                      │
 //!                    propose rows to the system region, wait until applied
-//!                                      │                           lost? drop it, answer "not leader"
+//!                                      │               leadership lost? drop it: "not leader"
 //!               commit(&rows) <────────┘
 //!               reply leaves
 //!

@@ -35,8 +35,8 @@ impl Placement {
         Ok(self.found(self.regions.get(RegionId(request.region_id))))
     }
 
-    /// QueryRegion: one message of the stream, which asks for many regions at once. The two lists of
-    /// ids are aligned with the lists of keys; 0 where no region is known.
+    /// QueryRegion: one message of the stream, which asks for many regions at once. The two lists
+    /// of ids are aligned with the lists of keys; 0 where no region is known.
     pub fn query_region(
         &self,
         request: &pdpb::QueryRegionRequest,
@@ -47,6 +47,8 @@ impl Placement {
             request.prev_keys.iter().map(|key| self.regions.find_before(key)).collect();
         let by_id = request.ids.iter().map(|id| self.regions.get(RegionId(*id)));
         let found = by_key.iter().chain(&by_next).copied().chain(by_id).flatten();
+        assert_eq!(by_key.len(), request.keys.len(), "aligned with the request");
+        assert_eq!(by_next.len(), request.prev_keys.len(), "aligned with the request");
         let ids = |regions: &[Option<&Arc<RegionInfo>>]| {
             regions.iter().map(|region| region.map_or(0, |region| region.meta.id)).collect()
         };
@@ -63,6 +65,7 @@ impl Placement {
         let Some(region) = region else {
             return pdpb::GetRegionResponse { header, ..Default::default() };
         };
+        assert!(region.meta.region_epoch.is_some(), "clients cannot do without");
         pdpb::GetRegionResponse {
             header,
             region: Some(region.meta.clone()),
@@ -75,6 +78,7 @@ impl Placement {
 }
 
 fn queried(region: &RegionInfo) -> pdpb::RegionResponse {
+    assert!(region.meta.region_epoch.is_some(), "clients cannot do without");
     pdpb::RegionResponse {
         region: Some(region.meta.clone()),
         leader: region.leader,

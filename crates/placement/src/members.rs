@@ -57,6 +57,8 @@ impl Members {
     pub fn get_members(&self) -> pdpb::GetMembersResponse {
         let leader = self.members.iter().find(|member| Some(member.store) == self.leader);
         let leader = leader.map(Member::to_wire);
+        assert!(!self.members.is_empty(), "the node that answers is one");
+        assert!(leader.is_some() || self.leader.is_none(), "the leader is a member");
         pdpb::GetMembersResponse {
             header: Some(header::success(self.cluster_id)),
             members: self.members.iter().map(Member::to_wire).collect(),

@@ -58,6 +58,7 @@ impl Placement {
             placement.apply(&key, Some(&value))?;
         }
         placement.tso.start();
+        assert!(placement.cluster.meta.is_none_or(|meta| meta.id == cluster_id.0), "checked");
         Ok(placement)
     }
 

@@ -6,14 +6,14 @@
 //!    by id          2 -> the same Arc     5 -> ...     8 -> ...
 //! ```
 //!
-//! Regions never overlap. They may leave gaps: after a split either half may report first, and until
-//! the other does, its keys belong to nobody here. What is known of a region is immutable; a
+//! Regions never overlap. They may leave gaps: after a split either half may report first, and
+//! until the other does, its keys belong to nobody here. What is known of a region is immutable; a
 //! heartbeat puts a new value in its place, so that readers hold what they got without a lock.
 //!
-//! Heartbeats travel by different ways and may come late or from a leader of the past. One is stale,
-//! and changes nothing, if the map knows its region with a higher version, conf version or term, or
-//! if it overlaps another region of a higher version. Otherwise it is the news, and what it overlaps
-//! must be older: it leaves the map.
+//! Heartbeats travel by different ways and may come late or from a leader of the past. One is
+//! stale, and changes nothing, if the map knows its region with a higher version, conf version or
+//! term, or if it overlaps another region of a higher version. Otherwise it is the news, and what
+//! it overlaps must be older: it leaves the map.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -196,6 +196,7 @@ impl RegionMap {
     pub fn find(&self, key: &[u8]) -> Option<&Arc<RegionInfo>> {
         let (_, region) =
             self.by_start.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        assert!(region.meta.start_key <= key, "the index is by start key");
         region.is_before_end(key).then_some(region)
     }
 
@@ -204,6 +205,7 @@ impl RegionMap {
         let start = &self.find(key)?.meta.start_key;
         let before = (Bound::Unbounded, Bound::Excluded(&start[..]));
         let (_, region) = self.by_start.range::<[u8], _>(before).next_back()?;
+        assert!(!region.is_before_end(start), "two regions overlap");
         (region.meta.end_key == start).then_some(region)
     }
 
@@ -227,6 +229,7 @@ impl RegionMap {
     /// How much of what is known lies on each store that holds any of it.
     pub fn store_loads(&self) -> BTreeMap<StoreId, StoreLoad> {
         let mut loads: BTreeMap<StoreId, StoreLoad> = BTreeMap::new();
+        assert_eq!(self.by_id.len(), self.by_start.len(), "the two indexes differ");
         for region in self.iter() {
             for peer in &region.meta.peers {
                 let load = loads.entry(StoreId(peer.store_id)).or_default();
@@ -257,7 +260,9 @@ impl RegionMap {
                 region.approximate_keys = known.approximate_keys;
             }
         }
+        let (id, epoch) = (region.id(), region.epoch());
         self.put(region);
+        assert!(self.get(id).is_some_and(|known| known.epoch() == epoch), "it is on the map");
         Ok(())
     }
 
@@ -269,6 +274,7 @@ impl RegionMap {
         for id in gone {
             self.remove(id);
         }
+        assert!(self.overlapping(&range).next().is_none(), "something overlaps still");
         let region = Arc::new(region);
         let replaced = self.by_start.insert(region.meta.start_key.clone(), region.clone());
         assert!(replaced.is_none(), "two regions start at the same key");
@@ -286,6 +292,7 @@ impl RegionMap {
 
     fn check(&self, region: &RegionInfo) -> Result<(), Stale> {
         let epoch = region.epoch();
+        assert!(!region.id().is_system(), "checked when the value was made");
         let stale = |known: &RegionInfo| Stale {
             reported: (region.id(), epoch, region.term),
             known: (known.id(), known.epoch(), known.term),

@@ -34,7 +34,7 @@ pub struct RowChanges {
 
 impl RowChanges {
     pub(crate) fn put(&mut self, key: &RowKey, value: impl Into<Bytes>) {
-        self.changes.push((key.encode(), Some(value.into())));
+        self.changes.push((checked(key), Some(value.into())));
     }
 
     pub(crate) fn put_u64(&mut self, key: &RowKey, value: u64) {
@@ -42,7 +42,7 @@ impl RowChanges {
     }
 
     pub(crate) fn delete(&mut self, key: &RowKey) {
-        self.changes.push((key.encode(), None));
+        self.changes.push((checked(key), None));
     }
 
     /// Whether there is nothing to propose: the reply may leave at once.
@@ -56,7 +56,8 @@ impl RowChanges {
     }
 }
 
-/// What a call will have done once its rows are applied and committed. The reply is void until then.
+/// What a call will have done once its rows are applied and committed. The reply is void until
+/// then.
 #[must_use]
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change<R> {
@@ -190,7 +191,16 @@ pub(crate) fn read_text(key: &RowKey, value: &[u8]) -> Result<String, PlacementE
     text(value).ok_or_else(|| key.bad("not UTF-8"))
 }
 
+/// A key that the next leader will be able to read.
+fn checked(key: &RowKey) -> Bytes {
+    let bytes = key.encode();
+    assert_eq!(RowKey::parse(&bytes).as_ref(), Some(key), "{}", bytes.escape_ascii());
+    bytes
+}
+
 fn joined(prefix: &[u8], id: &[u8], name: Option<&str>) -> Bytes {
+    assert!(prefix.ends_with(b"/"), "what follows a prefix is set off by a slash");
+    assert!(name.is_none() || id.len() == 4, "an id before a name has a fixed length");
     let mut key = [prefix, id].concat();
     if let Some(name) = name {
         key.push(b'/');

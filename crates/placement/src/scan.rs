@@ -16,6 +16,8 @@ impl Placement {
         let range = KeyRange::new(request.start_key.clone(), request.end_key.clone());
         let found = self.regions.overlapping(&range).take(limit(request.limit));
         let regions: Vec<pdpb::Region> = found.map(|region| scanned(region)).collect();
+        assert!(regions.len() <= limit(request.limit), "more than was asked for");
+        assert!(regions.iter().all(|region| region.leader.is_some()), "clients align the lists");
         Ok(pdpb::ScanRegionsResponse {
             header: Some(self.header()),
             // The same once more, for clients from before the field `regions`.
@@ -42,6 +44,7 @@ impl Placement {
                 return Err(PlacementError::refused_as(kind, text));
             }
         }
+        assert!(scan.regions.len() <= scan.limit, "more than was asked for");
         let regions = scan.regions.into_iter().map(scanned).collect();
         Ok(pdpb::BatchScanRegionsResponse { header: Some(self.header()), regions })
     }
@@ -59,6 +62,7 @@ impl<'a> BatchScan<'a> {
         // All keys of the range below this one lie in regions; `None`: all keys.
         let mut held_to = Some(&range.start);
         let mut has_gap = false;
+        assert!(!range.is_empty(), "an empty range has no regions");
         for region in placement.regions.overlapping(range) {
             if self.regions.last().is_none_or(|last| last.id() != region.id()) {
                 if self.regions.len() == self.limit {

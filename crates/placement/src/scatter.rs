@@ -30,6 +30,7 @@ impl Placement {
         let failed: Vec<u64> = ids.iter().copied().filter(|&id| !is_known(id)).collect();
         let done = ids.len() - failed.len();
         let finished_percentage = (done * 100).checked_div(ids.len()).unwrap_or(100) as u64;
+        assert!(finished_percentage <= 100, "more than all");
         Ok(pdpb::ScatterRegionResponse { header, finished_percentage, failed_regions_id: failed })
     }
 

@@ -30,6 +30,7 @@ impl Placement {
         }
         let mut rows = RowChanges::default();
         let ids = self.plan_split(request.region.as_ref(), request.split_count, &mut rows)?;
+        assert_eq!(ids.len(), request.split_count as usize, "one for each new region");
         let reply = pdpb::AskBatchSplitResponse { header: Some(self.header()), ids };
         Ok(Change { rows, reply })
     }
@@ -42,6 +43,7 @@ impl Placement {
         self.check_bootstrapped(request.header.as_ref())?;
         let mut rows = RowChanges::default();
         let mut ids = self.plan_split(request.region.as_ref(), 1, &mut rows)?;
+        assert!(ids.len() == 1 && !rows.is_empty(), "ids leave only after they are saved");
         let id = ids.pop().expect("one was asked for");
         let reply = pdpb::AskSplitResponse {
             header: Some(self.header()),
@@ -97,7 +99,10 @@ impl Placement {
             let new_peer_ids = (new_region_id + 1..=new_region_id + peers).collect();
             pdpb::SplitId { new_region_id, new_peer_ids }
         };
-        Ok((0..u64::from(count)).map(split).collect())
+        let ids: Vec<_> = (0..u64::from(count)).map(split).collect();
+        let last = ids.last().expect("there is one at least");
+        assert_eq!(last.new_region_id + peers, first + total - 1, "every id is used once");
+        Ok(ids)
     }
 
     fn check_is_current(&self, region: &metapb::Region) -> Result<(), PlacementError> {

@@ -31,8 +31,8 @@ impl Placement {
             return Err(tombstone(store.id));
         }
         let mut rows = RowChanges::default();
-        self.ids.plan_used(&[store.id], &mut rows)?;
         self.plan_store(store, &mut rows)?;
+        self.ids.plan_used(&[store.id], &mut rows)?;
         let reply = pdpb::PutStoreResponse {
             header: Some(self.header()),
             replication_status: Some(replication_status()),
@@ -57,8 +57,10 @@ impl Placement {
             Some(known) => merge(&known.meta, store),
             None => joined(store),
         };
+        assert_eq!(merged.id, store.id, "a store never changes its id");
         rows.put(&RowKey::Store(id), merged.encode_to_vec());
         if let Some(version) = self.raised_version(id, version) {
+            assert!(self.cluster.version.as_ref().is_none_or(|old| old < &version), "it falls");
             rows.put(&RowKey::ClusterVersion, version.to_string());
         }
         Ok(())
@@ -95,7 +97,7 @@ impl Placement {
     fn raised_version(&self, id: StoreId, version: Version) -> Option<Version> {
         let others = self.stores().filter(|other| other.meta.id != id.0 && !other.is_tombstone());
         let versions = others.filter_map(|other| parse_version(&other.meta.version).ok());
-        let lowest = versions.chain([version]).min()?;
+        let lowest = versions.chain([version]).min().expect("there is one at least");
         let raised = self.cluster.version.as_ref().is_none_or(|cluster| &lowest > cluster);
         raised.then_some(lowest)
     }
@@ -107,6 +109,7 @@ fn joined(store: &metapb::Store) -> metapb::Store {
     joined.set_state(metapb::StoreState::Up);
     joined.set_node_state(metapb::NodeState::Serving);
     joined.labels.retain(|label| !label.value.is_empty());
+    assert!(joined.id != 0, "callers refuse stores without an id");
     joined
 }
 
@@ -136,6 +139,7 @@ fn merge_labels(
         }
     }
     labels.retain(|label| !label.value.is_empty());
+    assert!(labels.len() <= known.len() + update.len(), "labels from nowhere");
     labels
 }
 

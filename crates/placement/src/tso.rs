@@ -12,18 +12,18 @@
 //! at most [`WINDOW_MS`] ahead of the clock.
 //!
 //! A batch does not straddle a millisecond, since clients compute `logical - count + 1`; only one
-//! that is larger than a millisecond's supply has to. When the present millisecond has too few left,
-//! the batch waits for the clock. If the clock was set back, waiting for it to catch up could take
-//! hours, so the physical part then moves on by itself, by one for each millisecond the clock shows:
-//! it never runs away from the clock.
+//! that is larger than a millisecond's supply has to. When the present millisecond has too few
+//! left, the batch waits for the clock. If the clock was set back, waiting for it to catch up could
+//! take hours, so the physical part then moves on by itself, by one for each millisecond the clock
+//! shows: it never runs away from the clock.
 
 use base::TimeStamp;
 
 use crate::rows::RowKey;
 use crate::{Change, Placement, RowChanges};
 
-/// How far ahead of use the bound is saved, in milliseconds: the rhythm of the saves under load, and
-/// how far a new leader's first timestamp may lie ahead of the clock.
+/// How far ahead of use the bound is saved, in milliseconds: the rhythm of the saves under load,
+/// and how far a new leader's first timestamp may lie ahead of the clock.
 pub const WINDOW_MS: u64 = 3_000;
 
 /// What one millisecond can give out: batches up to this size lie within one.
@@ -88,6 +88,8 @@ impl Tso {
         if moves {
             self.moved_at_ms = Some(wall_ms);
         }
+        assert!(self.moved_at_ms.is_some() || !moves, "a move leaves its time");
+        assert!(last.0 - first.0 + 1 == u64::from(count), "the batch is whole");
         self.last = last;
         Ok(last)
     }
@@ -96,6 +98,7 @@ impl Tso {
     fn first(&self, wall_ms: u64, count: u32) -> Option<(TimeStamp, bool)> {
         assert!(wall_ms < PHYSICAL_END, "the wall clock shows {wall_ms} ms");
         let physical_ms = self.last.physical_ms();
+        assert!(physical_ms <= self.bound_ms, "timestamps beyond the saved bound");
         if wall_ms > physical_ms {
             return Some((TimeStamp::compose(wall_ms, 0), true));
         }
@@ -111,6 +114,7 @@ impl Tso {
         let in_next_ms = || TimeStamp::compose(self.last.physical_ms() + 1, 0);
         let first = self.first(wall_ms, count).map_or_else(in_next_ms, |(first, _)| first);
         let needed_ms = TimeStamp(first.0 + u64::from(count) - 1).physical_ms();
+        assert!(needed_ms >= self.last.physical_ms(), "time goes back");
         (needed_ms >= self.bound_ms).then_some(needed_ms + WINDOW_MS)
     }
 }
@@ -124,11 +128,12 @@ impl Placement {
     }
 
     /// Plans to raise the bound so that [`timestamps`](Self::timestamps) can go on with this batch;
-    /// no rows if another batch has seen to it meanwhile. It is planned and committed like any other
-    /// write, so that a bound never gives way to a lower one.
+    /// no rows if another batch has seen to it meanwhile. It is planned and committed like any
+    /// other write, so that a bound never gives way to a lower one.
     pub fn plan_tso_window(&self, wall_ms: u64, count: u32) -> Change<()> {
         let mut rows = RowChanges::default();
         if let Some(bound_ms) = self.tso.next_bound(wall_ms, count) {
+            assert!(bound_ms > self.tso.bound_ms, "a bound gives way to a lower one");
             rows.put_u64(&RowKey::TsoBound, bound_ms);
         }
         Change { rows, reply: () }

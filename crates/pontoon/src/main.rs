@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use pontoon::commands::{self, CommandError, bench, shell};
+use pontoon::commands::{self, CommandError, bench, shell, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -21,6 +21,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a node.
+    Start(start::StartArgs),
     /// Read and write by hand.
     Shell(shell::ShellArgs),
     /// Load a server and say how it did.
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<(), CommandError> {
     match command {
+        Command::Start(args) => start::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version => {

@@ -9,11 +9,13 @@ use crate::quorum::VoteResult;
 pub(crate) struct Candidate {
     /// Only asks whether it would win. Term and vote are as they were.
     pub(crate) pre: bool,
-    /// The former leader asked for this election, and released leases that rest on rounds up to this one.
+    /// The former leader asked for this election, and released leases that rest on rounds up to
+    /// this one.
     released: Option<u64>,
     /// The votes cast, the own one among them once it counts.
     votes: Vec<(PeerId, bool)>,
-    elapsed: u32,
+    /// Ticks since the election began.
+    pub(crate) elapsed: u32,
     timeout: u32,
 }
 
@@ -31,8 +33,8 @@ impl Candidate {
             }
             match self.pre {
                 true => common.ask_pre_vote(to, last),
-                // An own vote that a crash could forget would be worth nothing, and its answers would be counted
-                // for a log that the crash cut.
+                // An own vote that a crash could forget would be worth nothing, and its answers
+                // would be counted for a log that the crash cut.
                 false => common.respond(to, Body::Vote { last, released: self.released }),
             }
         }

@@ -20,9 +20,11 @@ pub(crate) struct Common {
     saved: HardState,
     /// The write that makes the latest term and vote durable, while it is on the way.
     saving: Option<Ticket>,
-    /// The latest round that this node began as leader. Never begins anew, so a number names a round of this node.
+    /// The latest round that this node began as leader. Never begins anew, so a number names a
+    /// round of this node.
     pub(crate) round: u64,
-    /// For so many ticks the node votes for nobody: it heard from a leader, or it may have before it was restarted.
+    /// For so many ticks the node votes for nobody: it heard from a leader, or it may have before
+    /// it was restarted.
     pub(crate) voteless_ticks: u32,
     /// Messages that may leave now.
     messages: Vec<Message>,
@@ -42,7 +44,8 @@ pub(crate) enum Next {
     Elect,
     /// Begin the election proper: a new term.
     Campaign,
-    /// Begin the election proper in spite of a lease, which the leader released for rounds up to this one.
+    /// Begin the election proper in spite of a lease, which the leader released for rounds up to
+    /// this one.
     Succeed { released: u64 },
     /// Lead the present term.
     Lead,
@@ -116,7 +119,8 @@ impl Common {
         self.messages.push(Message { from: self.id(), to, term: self.term, body });
     }
 
-    /// Sends what promises no more than the present term and vote: at once if these are durable, else after the write.
+    /// Sends what promises no more than the present term and vote: at once if these are durable,
+    /// else after the write.
     pub(crate) fn respond(&mut self, to: PeerId, body: Body) {
         self.respond_in(to, self.term, body);
     }

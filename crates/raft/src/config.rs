@@ -2,40 +2,46 @@
 
 use base::{Index, PeerId};
 
-/// How a [`RawNode`](crate::RawNode) behaves. `Config::new` gives the defaults; every field may be changed after that.
+/// How a [`RawNode`](crate::RawNode) behaves. `Config::new` gives the defaults; every field may be
+/// changed after that.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The node's own id. Not [`PeerId::NONE`].
     pub id: PeerId,
-    /// A follower that hears nothing for a random number of ticks in `election_ticks..2 * election_ticks` campaigns. Also
-    /// how long a follower that heard from a leader votes for nobody. Default 10.
+    /// A follower that hears nothing for a random number of ticks in `election_ticks..2 *
+    /// election_ticks` campaigns. Also how long a follower that heard from a leader votes for
+    /// nobody. Default 10.
     pub election_ticks: u32,
-    /// A leader begins a round of heartbeats after so many ticks. Less than `election_ticks`. Default 2.
+    /// A leader begins a round of heartbeats after so many ticks. Less than `election_ticks`.
+    /// Default 2.
     pub heartbeat_ticks: u32,
     /// Entries in one `Append`, in bytes; one entry is always sent, however large. Default 1 MiB.
     pub append_bytes_max: usize,
     /// `Append`s with entries on the way to one follower. At least one. Default 256.
     pub inflight_max: usize,
-    /// Entries on the way to one follower, in bytes. When reached, nothing more is sent until some are acknowledged.
-    /// Default 16 MiB.
+    /// Entries on the way to one follower, in bytes. When reached, nothing more is sent until some
+    /// are acknowledged. Default 16 MiB.
     pub inflight_bytes_max: usize,
     /// Committed entries in one `Ready`, in bytes; one entry is always handed out. Default 4 MiB.
     pub committed_bytes_max: usize,
-    /// Proposals that the leader took and has not yet handed out as committed, in bytes. When reached, `propose` answers
-    /// [`Busy`](crate::ProposeError::Busy). One proposal is always taken. Default 64 MiB.
+    /// Proposals that the leader took and has not yet handed out as committed, in bytes. When
+    /// reached, `propose` answers [`Busy`](crate::ProposeError::Busy). One proposal is always
+    /// taken. Default 64 MiB.
     pub uncommitted_bytes_max: usize,
-    /// Applied entries that a leader with followers keeps in memory for those that lag, in bytes. Default 64 KiB.
+    /// Applied entries that a leader with followers keeps in memory for those that lag, in bytes.
+    /// Default 64 KiB.
     pub tail_bytes_max: usize,
-    /// Ask for pre-votes before campaigning, so that a node that was cut off does not disturb a working leader when it
-    /// comes back. Default on.
+    /// Ask for pre-votes before campaigning, so that a node that was cut off does not disturb a
+    /// working leader when it comes back. Default on.
     pub pre_vote: bool,
-    /// A leader that hears from no quorum for an election timeout steps down, and whoever heard from a leader within an
-    /// election timeout, or started within one, votes for nobody. Leases need it. Default on.
+    /// A leader that hears from no quorum for an election timeout steps down, and whoever heard
+    /// from a leader within an election timeout, or started within one, votes for nobody. Leases
+    /// need it. Default on.
     pub check_quorum: bool,
     /// Seed of the election timeouts. Give each node of a group its own.
     pub seed: u64,
-    /// The last entry that the state machine has applied. Nothing up to it is handed out again. The group's log must not
-    /// end before it and must not begin after it.
+    /// The last entry that the state machine has applied. Nothing up to it is handed out again. The
+    /// group's log must not end before it and must not begin after it.
     pub applied: Index,
 }
 

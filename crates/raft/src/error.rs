@@ -2,6 +2,7 @@
 
 use base::{PeerId, Term};
 
+use crate::conf_change::ConfChangeError;
 use crate::storage::Failure;
 
 /// Why a node could not be made. Who starts it must act.
@@ -30,6 +31,9 @@ pub enum ProposeError {
     /// The client must ask the next leader, as soon as there is one.
     #[error("leadership is being handed over")]
     Transferring,
+    /// Members cannot be changed like this, or not now.
+    #[error(transparent)]
+    ConfChange(#[from] ConfChangeError),
     /// The client must ask later: too many bytes wait to be committed and applied.
     #[error("too many proposals wait")]
     Busy,

@@ -28,12 +28,15 @@ struct Appended {
 }
 
 impl Follower {
-    pub(crate) fn new(leader: PeerId, common: &mut Common) -> Self {
-        Self { leader, elapsed: 0, round: 0, timeout: common.draw_timeout() }
+    /// A follower of `leader` (nobody, if none is known) that has waited for `elapsed` ticks
+    /// already.
+    pub(crate) fn new(leader: PeerId, elapsed: u32, common: &mut Common) -> Self {
+        Self { leader, elapsed, round: 0, timeout: common.draw_timeout() }
     }
 
     pub(crate) fn tick(&mut self, common: &mut Common) -> Next {
         self.elapsed = self.elapsed.saturating_add(1);
+        common.log.rest();
         if self.elapsed < self.timeout || !common.conf.is_voter(common.id()) {
             return Next::Stay;
         }
@@ -81,7 +84,8 @@ impl Follower {
                     false => Next::Stay,
                 }))
             }
-            // Late answers to what it asked in another role, and requests to a leader that it is not.
+            // Late answers to what it asked in another role, and requests to a leader that it is
+            // not.
             _ => Ok(Ok(Next::Stay)),
         }
     }
@@ -117,7 +121,8 @@ impl Follower {
         }
         let committed = common.log.committed();
         if prev.index < committed {
-            // An old message, or a leader that does not know yet how far this log agrees: this far at least.
+            // An old message, or a leader that does not know yet how far this log agrees: this far
+            // at least.
             common.respond_matched(from, committed, round);
         } else if common.log.has(prev)? {
             let last = prev.index + entries.len() as u64;
@@ -133,7 +138,8 @@ impl Follower {
     }
 }
 
-/// Which rule an `Append` breaks, if any: its entries are consecutive, and terms grow up to the leader's.
+/// Which rule an `Append` breaks, if any: its entries are consecutive, and terms grow up to the
+/// leader's.
 fn check_entries(prev: LogPos, entries: &[Entry], term: Term) -> Result<(), &'static str> {
     let mut last = prev;
     if prev.index.checked_add(entries.len() as u64).is_none() {

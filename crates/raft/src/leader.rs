@@ -4,6 +4,7 @@ use base::{Entry, EntryKind, Index, PeerId};
 use bytes::Bytes;
 
 use crate::common::{Common, Next};
+use crate::conf_change::{ConfChange, ConfChangeError};
 use crate::error::{ProposeError, ReadIndexError, StepError, TransferError};
 use crate::log::entry_size;
 use crate::message::{AppendOutcome, Body, LogPos, Message};
@@ -18,10 +19,13 @@ const READS_MAX: usize = 1 << 16;
 pub(crate) struct Leader {
     /// All members but itself, by id.
     pub(crate) progress: Vec<Progress>,
-    /// Index of the empty entry with which its term begins. From here on all entries are of its own term.
+    /// Index of the empty entry with which its term begins. From here on all entries are of its own
+    /// term.
     term_start: Index,
     /// Own proposals that were not yet handed out as committed.
     uncommitted_bytes: usize,
+    /// A change of members may lie in the log up to here.
+    conf_change: Index,
     reads: Reads,
     /// A read waits for a round that has not begun.
     round_wanted: bool,
@@ -31,7 +35,8 @@ pub(crate) struct Leader {
     quorum_elapsed: u32,
     /// Leadership is being handed over.
     transfer: Option<Transfer>,
-    /// Rounds up to this one prove no lease any more: whoever was asked to succeed may be elected in spite of them.
+    /// Rounds up to this one prove no lease any more: whoever was asked to succeed may be elected
+    /// in spite of them.
     released: u64,
 }
 
@@ -39,13 +44,14 @@ pub(crate) struct Leader {
 struct Transfer {
     to: PeerId,
     elapsed: u32,
-    /// The successor has everything and was asked to campaign. Until the hand-over is given up no round begins, since that
-    /// would keep others from voting for it.
+    /// The successor has everything and was asked to campaign. Until the hand-over is given up no
+    /// round begins, since that would keep others from voting for it.
     asked: bool,
 }
 
 impl Leader {
-    /// The leader of the present term. Its first act is an empty entry: with it, everything before is committed.
+    /// The leader of the present term. Its first act is an empty entry: with it, everything before
+    /// is committed.
     pub(crate) fn new(common: &mut Common) -> Self {
         let last = common.log.last().index;
         let others = common.conf.members().into_iter().filter(|id| *id != common.id());
@@ -55,6 +61,7 @@ impl Leader {
             progress,
             term_start: last + 1,
             uncommitted_bytes: 0,
+            conf_change: last,
             reads: Reads::default(),
             round_wanted: false,
             stirred: true,
@@ -75,7 +82,10 @@ impl Leader {
         self.quorum_elapsed += 1;
         if self.quorum_elapsed >= common.config.election_ticks {
             self.quorum_elapsed = 0;
-            if common.config.check_quorum && !self.hears_quorum(common) {
+            // One that leaves by its predecessor's proposal leads on so long that the others hear
+            // of it.
+            let is_voter = common.conf.is_voter(common.id());
+            if !is_voter || (common.config.check_quorum && !self.hears_quorum(common)) {
                 return Next::Follow { leader: PeerId::NONE };
             }
         }
@@ -100,8 +110,8 @@ impl Leader {
     fn rest(&self, common: &mut Common) {
         let last = common.log.last().index;
         let all_match = self.progress.iter().all(|member| member.matched == last);
-        if all_match && common.log.applied() == last && common.log.is_settled() {
-            common.log.release_all();
+        if all_match {
+            common.log.rest();
         }
     }
 
@@ -118,11 +128,50 @@ impl Leader {
         if self.transfer.is_some() {
             return Err(ProposeError::Transferring);
         }
+        if !common.conf.is_voter(common.id()) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
         let waiting = self.uncommitted_bytes;
         if waiting > 0 && waiting + data.len() > common.config.uncommitted_bytes_max {
             return Err(ProposeError::Busy);
         }
         Ok(self.append(common, kind, data))
+    }
+
+    pub(crate) fn propose_conf_change(
+        &mut self,
+        common: &mut Common,
+        kind: EntryKind,
+        data: Bytes,
+        change: ConfChange,
+    ) -> Result<Index, ProposeError> {
+        if self.conf_change > common.log.applied() {
+            return Err(ConfChangeError::Pending.into());
+        }
+        if !common.conf.after(change)?.is_voter(common.id()) {
+            return Err(ConfChangeError::Leader.into());
+        }
+        self.conf_change = self.propose(common, kind, data)?;
+        Ok(self.conf_change)
+    }
+
+    /// The members have changed.
+    pub(crate) fn on_members(&mut self, common: &mut Common) {
+        let (me, next) = (common.id(), common.log.last().index + 1);
+        self.progress.retain(|member| common.conf.contains(member.id));
+        for id in common.conf.members() {
+            if id != me && self.get(id).is_none() {
+                // It had no occasion to be heard yet.
+                self.progress.push(Progress { heard: true, ..Progress::new(id, next) });
+            }
+        }
+        self.progress.sort_unstable_by_key(|member| member.id);
+        if self.successor().is_some_and(|to| !common.conf.is_voter(to)) {
+            self.give_up_transfer();
+        }
+        // A smaller quorum may have what the larger one lacked.
+        self.commit(common);
+        self.stirred = true;
     }
 
     fn append(&mut self, common: &mut Common, kind: EntryKind, data: Bytes) -> Index {
@@ -162,7 +211,8 @@ impl Leader {
         common.log.committed() >= self.term_start
     }
 
-    /// A numbered broadcast: whoever answers it still follows. After a successor was asked to campaign the number stays.
+    /// A numbered broadcast: whoever answers it still follows. After a successor was asked to
+    /// campaign the number stays.
     fn begin_round(&mut self, common: &mut Common) {
         if !self.has_asked() {
             common.round += 1;
@@ -283,8 +333,8 @@ impl Leader {
         Some(member)
     }
 
-    /// Commits what a quorum has made durable. Only entries of the own term are counted; those before them are committed
-    /// with them (Raft paper, section 5.4.2 and figure 8).
+    /// Commits what a quorum has made durable. Only entries of the own term are counted; those
+    /// before them are committed with them (Raft paper, section 5.4.2 and figure 8).
     pub(crate) fn commit(&mut self, common: &mut Common) {
         let matched = common.conf.quorum_value(|id| match id == common.id() {
             true => common.log.stable(),
@@ -362,7 +412,8 @@ impl Leader {
         }
     }
 
-    /// Goes on leading. A late successor finds that others have seen a round which began after this.
+    /// Goes on leading. A late successor finds that others have seen a round which began after
+    /// this.
     fn give_up_transfer(&mut self) {
         if self.transfer.take().is_some_and(|transfer| transfer.asked) {
             self.round_wanted = true;
@@ -401,8 +452,8 @@ fn replicate(common: &mut Common, member: &mut Progress) -> Result<(), Failure> 
     Ok(())
 }
 
-/// Sends entries behind `prev`, none if `bytes_max` is zero. Returns the index of the last and their bytes; `None` if
-/// the log does not reach back so far.
+/// Sends entries behind `prev`, none if `bytes_max` is zero. Returns the index of the last and
+/// their bytes; `None` if the log does not reach back so far.
 fn send_append(
     common: &mut Common,
     to: PeerId,

@@ -1,8 +1,9 @@
 //! Consensus of one group, sans IO: Raft as a pure state machine.
 //!
-//! A [`RawNode`] is one member of a group that agrees on a log. It decides; it does nothing. It has no clock, no thread, no
-//! socket and no disk: time is [`tick`](RawNode::tick), the network is [`step`](RawNode::step), and all that it wants done
-//! comes out of [`ready`](RawNode::ready). The same calls in the same order give the same answers, so a seed is a test.
+//! A [`RawNode`] is one member of a group that agrees on a log. It decides; it does nothing. It has
+//! no clock, no thread, no socket and no disk: time is [`tick`](RawNode::tick), the network is
+//! [`step`](RawNode::step), and all that it wants done comes out of [`ready`](RawNode::ready). The
+//! same calls in the same order give the same answers, so a seed is a test.
 //!
 //! ```text
 //!     tick()  step(message)  propose(data)  read_index(context)  campaign()
@@ -16,84 +17,102 @@
 //!   (leave now)   hard_state, entries ──► disk ───────────────┤
 //!        │                    then ───────────────► messages  │  (leave when durable)
 //!        ▼                                              ▼     │
-//!     network                                        network  └── read_states, confirmed_round: for the caller
+//!     network                                        network  └─ read_states, confirmed_round
 //! ```
 //!
 //! # The driver's duties
 //!
-//! 1. Call `tick` at a steady pace, `step` for each message, and the rest as needed. After one or many of them, if
-//!    [`has_ready`](RawNode::has_ready), take one `ready`: proposals and reads that came before it share messages, one
-//!    write and one round.
+//! 1. Call `tick` at a steady pace, `step` for each message, and the rest as needed. After one or
+//!    many of them, if [`has_ready`](RawNode::has_ready), take one `ready`: proposals and reads
+//!    that came before it share messages, one write and one round.
 //! 2. If [`Ready::failure`] is set, stop the node and say why. It does nothing any more.
-//! 3. If [`Ready::confirmed_round`] fell to zero, withdraw the lease that rested on it, before anything else.
+//! 3. If [`Ready::confirmed_round`] fell to zero, withdraw the lease that rested on it, before
+//!    anything else.
 //! 4. Send [`Ready::messages`] at once. They may be lost, doubled and reordered.
-//! 5. Write [`Ready::persist`] in order of tickets: first the entries, which replace everything from the first one's index
-//!    on, together with the hard state. When it is durable, send `then`, and tell [`persisted`](RawNode::persisted). Many may
-//!    be on the way; one `persisted` covers all before it. Never send a `then` early: it says "this is durable".
-//! 6. Apply [`Ready::committed`] in order, then tell [`applied`](RawNode::applied). Empty entries count too.
+//! 5. Write [`Ready::persist`] in order of tickets: first the entries, which replace everything
+//!    from the first one's index on, together with the hard state. When it is durable, send `then`,
+//!    and tell [`persisted`](RawNode::persisted). Many may be on the way; one `persisted` covers
+//!    all before it. Never send a `then` early: it says "this is durable".
+//! 6. Apply [`Ready::committed`] in order, then tell [`applied`](RawNode::applied). Empty entries
+//!    count too. For an entry that changes members tell
+//!    [`apply_conf_change`](RawNode::apply_conf_change) what it holds, before `applied`, and keep
+//!    the members that it answers together with the applied index.
 //! 7. Answer the reads of each of [`Ready::read_states`] once its index is applied.
-//! 8. At a start give [`Config::applied`] as the state machine remembers it, and a [`Storage`] that holds what was durable.
+//! 8. At a start give [`Config::applied`] as the state machine remembers it, and a [`Storage`] that
+//!    holds what was durable.
 //!
 //! For a synchronous driver steps 4 to 6 are one loop; nothing else changes.
 //!
 //! # Raft, rule by rule
 //!
-//! The names are those of the paper (Ongaro and Ousterhout, "In search of an understandable consensus algorithm").
+//! The names are those of the paper (Ongaro and Ousterhout, "In search of an understandable
+//! consensus algorithm").
 //!
 //! | rule | where |
 //! | --- | --- |
 //! | terms, step down for a later one (5.1) | `raw_node`, `settle_term` |
-//! | election, one vote a term, first come (5.2) | `candidate`; `raw_node`, `on_vote`; `common`, `cast_vote` |
+//! | election, one vote a term (5.2) | `candidate`; `raw_node`, `on_vote`; `common`, `cast_vote` |
 //! | randomised timeouts (5.2) | `common`, `draw_timeout` |
 //! | log matching: refuse where `prev` differs (5.3) | `follower`, `on_append`; `log`, `merge` |
-//! | go back faster than one entry a refusal (5.3) | `log`, `last_agreeable`; `progress`, `refused` |
+//! | go back faster than by one entry (5.3) | `log`, `last_agreeable`; `progress`, `refused` |
 //! | only an up-to-date log is elected (5.4.1) | `message`, `LogPos::is_up_to_date_with` |
 //! | count only entries of the own term (5.4.2) | `leader`, `commit` |
 //! | an empty entry begins a term, reads by rounds (8) | `leader`, `new`; `read_only` |
 //!
-//! And from the dissertation: pre-votes (9.6), check-quorum and votes refused within a lease (6.2, 6.4.1), pipelining
-//! (10.2.1), writing in parallel with replication (10.2.1).
+//! And from the dissertation: pre-votes (9.6), check-quorum and votes refused within a lease (6.2,
+//! 6.4.1), pipelining (10.2.1), leadership transfer (3.10; the leader's lease is released by a
+//! round's number, see `leader`), change of one member (4.1; `conf_change`), learners (4.2.1),
+//! writing in parallel with replication (10.2.1).
 //!
-//! What a leader writes and what it sends leave together; its own write is one acknowledgement among the others. So
-//! `committed` may be ahead of what is durable here, but [`Ready::committed`] holds only what is both.
+//! What a leader writes and what it sends leave together; its own write is one acknowledgement
+//! among the others. So `committed` may be ahead of what is durable here, but [`Ready::committed`]
+//! holds only what is both.
 //!
 //! # Rounds and leases
 //!
-//! A leader numbers its broadcasts; every message carries the latest number and every answer echoes it. What a quorum has
-//! echoed is *confirmed*: when that round began nobody else led, and with check-quorum nobody else will be elected within
-//! an election timeout counted from then, since whoever answered votes for nobody so long. That holds over restarts: a node
-//! that may have answered a leader before it went down is silent for one election timeout after it comes back. The core has
-//! no clock, so it tells the number, and whoever has one turns it into a lease: remember when each [`round`](RawNode::round)
-//! began, and count from the begin of the [confirmed](RawNode::confirmed_round) one.
+//! A leader numbers its broadcasts; every message carries the latest number and every answer echoes
+//! it. What a quorum has echoed is *confirmed*: when that round began nobody else led, and with
+//! check-quorum nobody else will be elected within an election timeout counted from then, since
+//! whoever answered votes for nobody so long. That holds over restarts: a node that may have
+//! answered a leader before it went down is silent for one election timeout after it comes back.
+//! The core has no clock, so it tells the number, and whoever has one turns it into a lease:
+//! remember when each [`round`](RawNode::round) began, and count from the begin of the
+//! [confirmed](RawNode::confirmed_round) one.
 //!
 //! # Invariants
 //!
 //! Asserted in every build, because a node that broke one must not go on:
-//! 1. applied <= handed out <= committed <= last, handed out <= stable <= written <= last; applied and committed never go
-//!    back, and a committed entry is never replaced (`log`).
+//! 1. applied <= handed out <= committed <= last, handed out <= stable <= written <= last; applied
+//!    and committed never go back, and a committed entry is never replaced (`log`).
 //! 2. One vote a term, terms only grow (`common`).
 //! 3. matched < next for every member (`progress`).
 //! 4. Only a candidate that voted for itself leads (`raw_node`).
 //!
-//! A second leader of one term, or a message that breaks the protocol, comes from outside, so it is refused with a
-//! [`StepError`] and changes nothing.
+//! A second leader of one term, or a message that breaks the protocol, comes from outside, so it is
+//! refused with a [`StepError`] and changes nothing.
 //!
 //! # Common failures
 //!
 //! - *Nothing is ever committed*: `persisted` or `applied` is not told, or `then` is not sent.
 //! - *A follower stays in `Probe`*: its answers do not arrive, or its next entry is compacted.
-//! - *Elections again and again*: ticks of different pace, or heartbeats late by more than `election_ticks`; or a leader
-//!   whose `HeartbeatResponse`s come too late because writes take longer than an election timeout.
-//! - *Reads hang*: a `read_index` may get lost with a message or a change of leaders. Ask again, with another context.
+//! - *Elections again and again*: ticks of different pace, or heartbeats late by more than
+//!   `election_ticks`; or a leader whose `HeartbeatResponse`s come too late because writes take
+//!   longer than an election timeout.
+//! - *Reads hang*: a `read_index` may get lost with a message or a change of leaders. Ask again,
+//!   with another context.
+//! - *A group of two that shrank to one finds no leader*: the one that left was taken down too early,
+//!   see [`ConfChange`].
 //! - *`Failure`*: the log was compacted beyond what was told as applied, or cannot be read.
 //!
 //! # Where to start
 //!
-//! [`RawNode`] for the calls, `leader` and `follower` for the protocol, `log` for what is durable when. `tests/scripts/` tells
-//! stories of groups, line by line; `tests/random/` checks the promises under any weather.
+//! [`RawNode`] for the calls, `leader` and `follower` for the protocol, `log` for what is durable
+//! when. `tests/scripts/` tells stories of groups, line by line; `tests/random/` checks the
+//! promises under any weather.
 
 mod candidate;
 mod common;
+mod conf_change;
 mod config;
 mod error;
 mod follower;
@@ -112,6 +131,7 @@ mod storage;
 
 pub use base::{Entry, EntryKind};
 
+pub use crate::conf_change::{ConfChange, ConfChangeError};
 pub use crate::config::Config;
 pub use crate::error::{ProposeError, ReadIndexError, StartError, StepError, TransferError};
 pub use crate::memory_storage::MemoryStorage;

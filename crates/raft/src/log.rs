@@ -15,17 +15,18 @@
 //! | stable | are durable in storage |
 //! | written | were handed out to be written |
 //!
-//! Invariants: applied <= handed <= committed <= last; handed <= stable <= written <= last; committed never goes back; the
-//! tail is consecutive, ends at last, and holds everything above `stable`. `stable` may be below `committed` (a quorum
-//! of others) or above it.
+//! Invariants: applied <= handed <= committed <= last; handed <= stable <= written <= last;
+//! committed never goes back; the tail is consecutive, ends at last, and holds everything above
+//! `stable`. `stable` may be below `committed` (a quorum of others) or above it.
 //!
-//! Writes are asynchronous, so one may be acknowledged after its entries were replaced, even by equal ones. Each write
-//! on the way therefore claims an index, and replacing entries cuts the claims of all writes on the way: an
-//! acknowledgement makes stable only what no later write touches.
+//! Writes are asynchronous, so one may be acknowledged after its entries were replaced, even by
+//! equal ones. Each write on the way therefore claims an index, and replacing entries cuts the
+//! claims of all writes on the way: an acknowledgement makes stable only what no later write
+//! touches.
 
 use std::collections::VecDeque;
 
-use base::{Entry, Index, Term};
+use base::{Entry, EntryKind, Index, Term};
 
 use crate::message::LogPos;
 use crate::ready::Ticket;
@@ -36,6 +37,9 @@ const ENTRY_OVERHEAD: usize = 24;
 
 /// The tail's buffer is given back when it is larger than this and less than a quarter is used.
 const TAIL_CAPACITY_KEPT: usize = 64;
+
+/// Bytes that are looked through at once for changes of members.
+const SCAN_BYTES: usize = 1 << 20;
 
 /// Size of an entry for all limits in bytes.
 pub(crate) fn entry_size(entry: &Entry) -> usize {
@@ -159,8 +163,9 @@ impl Log {
         Ok(self.term(pos.index)? == Some(pos.term))
     }
 
-    /// The last position at or below `from.index` whose term is not above `from.term`: where a log that has `from`
-    /// may agree with this one. Stops at the truncated entry, below which all logs agree.
+    /// The last position at or below `from.index` whose term is not above `from.term`: where a log
+    /// that has `from` may agree with this one. Stops at the truncated entry, below which all logs
+    /// agree.
     pub(crate) fn last_agreeable(&self, from: LogPos) -> Result<LogPos, Failure> {
         let mut index = from.index.min(self.last.index);
         loop {
@@ -180,8 +185,9 @@ impl Log {
         self.tail.push_back(entry);
     }
 
-    /// Takes over consecutive entries from a leader, after the caller saw that the log has the position before them.
-    /// Entries that the log has already stay; from the first that differs on everything is replaced.
+    /// Takes over consecutive entries from a leader, after the caller saw that the log has the
+    /// position before them. Entries that the log has already stay; from the first that differs on
+    /// everything is replaced.
     pub(crate) fn merge(&mut self, entries: Vec<Entry>) -> Result<(), Failure> {
         let mut entries = entries.into_iter().peekable();
         while let Some(entry) = entries.peek() {
@@ -226,7 +232,8 @@ impl Log {
         Ok(())
     }
 
-    /// Commits up to `index`, or as far as the log goes back from there. Returns whether anything new is committed.
+    /// Commits up to `index`, or as far as the log goes back from there. Returns whether anything
+    /// new is committed.
     pub(crate) fn commit_to(&mut self, index: Index) -> bool {
         assert!(index <= self.last.index, "commit {index} is past the last entry {}", self.last);
         let grew = index > self.committed;
@@ -264,7 +271,7 @@ impl Log {
     }
 
     /// Whether no write is on the way.
-    pub(crate) fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         self.writes.is_empty() && !self.has_unwritten()
     }
 
@@ -288,7 +295,8 @@ impl Log {
         Ok(page)
     }
 
-    /// The entries `low..=last`, but no more than fit into `bytes_max` after the first one. `None` if `low` is compacted.
+    /// The entries `low..=last`, but no more than fit into `bytes_max` after the first one. `None`
+    /// if `low` is compacted.
     pub(crate) fn entries(
         &self,
         low: Index,
@@ -312,6 +320,23 @@ impl Log {
         Ok(Some(range.take(count).cloned().collect()))
     }
 
+    /// Whether an entry that is committed but not applied changes members.
+    pub(crate) fn has_unapplied_conf_change(&self) -> Result<bool, Failure> {
+        let mut low = self.applied + 1;
+        while low <= self.committed {
+            let page = self.entries(low, self.committed, SCAN_BYTES)?.ok_or(Failure {
+                promise: "what is not applied is not compacted",
+                index: low,
+                cause: StorageError::Compacted,
+            })?;
+            if page.iter().any(|entry| entry.kind != EntryKind::Normal) {
+                return Ok(true);
+            }
+            low += page.len() as Index;
+        }
+        Ok(false)
+    }
+
     fn stored_entries(
         &self,
         low: Index,
@@ -329,7 +354,8 @@ impl Log {
         }
     }
 
-    /// The state machine has applied up to `index`; keep applied entries of no more than `bytes_kept`.
+    /// The state machine has applied up to `index`; keep applied entries of no more than
+    /// `bytes_kept`.
     pub(crate) fn applied_to(&mut self, index: Index, bytes_kept: usize) {
         assert!(index >= self.applied, "applied goes back from {} to {index}", self.applied);
         assert!(index <= self.handed, "{index} is applied, but {} was handed out", self.handed);
@@ -341,8 +367,8 @@ impl Log {
         self.release(bytes_kept);
     }
 
-    /// Forgets applied entries from the front of the tail until no more than `bytes_kept` of them are left, and gives
-    /// memory back.
+    /// Forgets applied entries from the front of the tail until no more than `bytes_kept` of them
+    /// are left, and gives memory back.
     pub(crate) fn release(&mut self, bytes_kept: usize) {
         while self.applied_bytes > bytes_kept
             && let Some(entry) = self.tail.front()
@@ -359,10 +385,10 @@ impl Log {
         }
     }
 
-    /// Forgets every applied entry, and its buffer if nothing is left. For a group at rest.
-    pub(crate) fn release_all(&mut self) {
-        self.release(0);
-        if self.tail.is_empty() {
+    /// Gives all memory back if everything is applied and nothing is on the way.
+    pub(crate) fn rest(&mut self) {
+        if self.applied == self.last.index && self.is_settled() {
+            self.release(0);
             self.tail = VecDeque::new();
             self.writes.shrink_to(0);
         }

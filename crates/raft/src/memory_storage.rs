@@ -9,8 +9,8 @@ use crate::quorum::ConfState;
 use crate::ready::{HardState, Persist};
 use crate::storage::{InitialState, Storage, StorageError};
 
-/// A handle to a log in memory; clones share it, so that a test keeps one and gives the node another. What was written is
-/// there at once and outlives the node: to test a crash, write late.
+/// A handle to a log in memory; clones share it, so that a test keeps one and gives the node
+/// another. What was written is there at once and outlives the node: to test a crash, write late.
 #[derive(Clone, Debug)]
 pub struct MemoryStorage {
     shared: Arc<Mutex<Stored>>,
@@ -31,7 +31,8 @@ impl MemoryStorage {
         Self::starting_at(LogPos::default(), voters)
     }
 
-    /// A log that begins after `truncated`, where everything is committed: as that of a region which was just born.
+    /// A log that begins after `truncated`, where everything is committed: as that of a region
+    /// which was just born.
     pub fn starting_at(truncated: LogPos, voters: impl IntoIterator<Item = PeerId>) -> Self {
         let hard_state =
             HardState { term: truncated.term, vote: PeerId::NONE, commit: truncated.index };
@@ -57,12 +58,23 @@ impl MemoryStorage {
         self.lock().hard_state = state;
     }
 
+    /// Replaces the members, who must be those as of the applied index.
+    pub fn set_conf(&self, conf: ConfState) {
+        self.lock().conf = conf;
+    }
+
+    /// The members.
+    pub fn conf(&self) -> ConfState {
+        self.lock().conf.clone()
+    }
+
     /// The hard state.
     pub fn hard_state(&self) -> HardState {
         self.lock().hard_state
     }
 
-    /// Appends consecutive entries, the first of which may replace what was there. Panics if they leave a gap.
+    /// Appends consecutive entries, the first of which may replace what was there. Panics if they
+    /// leave a gap.
     pub fn append(&self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let mut stored = self.lock();

@@ -1,6 +1,7 @@
 //! What peers of one group say to each other.
 //!
-//! A closed enum: what cannot be meant cannot be written. Turning it into bytes is the transport's business.
+//! A closed enum: what cannot be meant cannot be written. Turning it into bytes is the transport's
+//! business.
 //!
 //! | request | answered by | the answer leaves |
 //! | --- | --- | --- |
@@ -18,12 +19,13 @@ use base::{Entry, Index, PeerId, Term};
 /// One message from one peer of the group to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who sent it. Need not be a member that the receiver knows: the receiver's membership may lag.
+    /// Who sent it. Need not be a member that the receiver knows: the receiver's membership may
+    /// lag.
     pub from: PeerId,
     /// Who must get it. A node refuses what is meant for another.
     pub to: PeerId,
-    /// The sender's term; but in a `PreVote`, and in a granting `PreVoteResponse`, the term that the sender of the
-    /// `PreVote` would campaign for, which is nobody's term yet. Never zero.
+    /// The sender's term; but in a `PreVote`, and in a granting `PreVoteResponse`, the term that
+    /// the sender of the `PreVote` would campaign for, which is nobody's term yet. Never zero.
     pub term: Term,
     /// What is said.
     pub body: Body,
@@ -41,8 +43,9 @@ pub struct LogPos {
 }
 
 impl LogPos {
-    /// Whether a log that ends here holds everything that is committed in a log that ends at `other`, as far as anyone
-    /// can tell from the ends alone: the later last term wins, then the longer log (Raft paper, section 5.4.1).
+    /// Whether a log that ends here holds everything that is committed in a log that ends at
+    /// `other`, as far as anyone can tell from the ends alone: the later last term wins, then the
+    /// longer log (Raft paper, section 5.4.1).
     pub fn is_up_to_date_with(&self, other: &LogPos) -> bool {
         (self.term, self.index) >= (other.term, other.index)
     }
@@ -71,8 +74,9 @@ pub enum Body {
     Vote {
         /// The end of the sender's log.
         last: LogPos,
-        /// The leader of the term before asked for this election, and with it gave up every lease that rests on rounds up
-        /// to this one. Whoever follows it and has seen no later round may vote in spite of the lease.
+        /// The leader of the term before asked for this election, and with it gave up every lease
+        /// that rests on rounds up to this one. Whoever follows it and has seen no later round may
+        /// vote in spite of the lease.
         released: Option<u64>,
     },
     /// The answer to a `Vote`. If granted the vote is durable.
@@ -86,7 +90,8 @@ pub enum Body {
         prev: LogPos,
         /// Consecutive entries from `prev.index + 1` on; may be none.
         entries: Vec<Entry>,
-        /// The leader's commit index. The receiver may commit up to it, as far as this message proves its log equal.
+        /// The leader's commit index. The receiver may commit up to it, as far as this message
+        /// proves its log equal.
         commit: Index,
         /// The leader's latest round, to be echoed.
         round: u64,
@@ -105,7 +110,8 @@ pub enum Body {
         /// The round that this heartbeat belongs to, to be echoed.
         round: u64,
     },
-    /// The answer to a `Heartbeat`: the sender follows the leader, and votes for nobody within an election timeout.
+    /// The answer to a `Heartbeat`: the sender follows the leader, and votes for nobody within an
+    /// election timeout.
     HeartbeatResponse {
         /// The round of the `Heartbeat`.
         round: u64,
@@ -127,13 +133,15 @@ pub enum Body {
         /// Who shall lead.
         to: PeerId,
     },
-    /// The leader asks the receiver, whose log is complete, to campaign at once, and gives up every lease that rests on
-    /// rounds up to this one.
+    /// The leader asks the receiver, whose log is complete, to campaign at once, and gives up every
+    /// lease that rests on rounds up to this one.
     TimeoutNow {
-        /// The leader's latest round. Whoever has seen a later one must not obey: the leader has changed its mind.
+        /// The leader's latest round. Whoever has seen a later one must not obey: the leader has
+        /// changed its mind.
         round: u64,
     },
-    /// The receiver spoke as leader, or asked for a pre-vote, in a term that is over: the sender's is later.
+    /// The receiver spoke as leader, or asked for a pre-vote, in a term that is over: the sender's
+    /// is later.
     TermOver,
 }
 
@@ -146,8 +154,9 @@ pub enum AppendOutcome {
     Conflict {
         /// Index of the refused `prev`, by which the leader tells a late answer.
         prev: Index,
-        /// The last position of the follower's log that may agree with the leader's: at or below `prev`, with a term
-        /// not above that of `prev`. The leader goes back at least to its own last entry of a term not above the hint's.
+        /// The last position of the follower's log that may agree with the leader's: at or below
+        /// `prev`, with a term not above that of `prev`. The leader goes back at least to its own
+        /// last entry of a term not above the hint's.
         hint: LogPos,
     },
 }

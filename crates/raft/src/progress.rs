@@ -5,8 +5,9 @@
 //!      Probe ───────────> Replicate ──────────────────────────────> Probe
 //! ```
 //!
-//! In `Probe` the leader does not know where the logs part: one `Append` at a time, until an answer or a heartbeat's answer
-//! comes. In `Replicate` it does: `next` runs ahead of the answers, bounded by the window of [`Inflights`].
+//! In `Probe` the leader does not know where the logs part: one `Append` at a time, until an answer
+//! or a heartbeat's answer comes. In `Replicate` it does: `next` runs ahead of the answers, bounded
+//! by the window of [`Inflights`].
 //!
 //! Invariant: matched < next <= last + 1.
 
@@ -62,7 +63,8 @@ impl Progress {
         }
     }
 
-    /// An `Append` was sent with entries up to `last` (`next - 1` if it had none) of `bytes` in all.
+    /// An `Append` was sent with entries up to `last` (`next - 1` if it had none) of `bytes` in
+    /// all.
     pub(crate) fn sent(&mut self, last: Index, bytes: usize, commit: Index) {
         assert!(last + 1 >= self.next, "{}: sent back to {last} from {}", self.id, self.next);
         self.commit_sent = self.commit_sent.max(commit);
@@ -77,14 +79,16 @@ impl Progress {
         }
     }
 
-    /// The member's log equals the leader's up to `index`. Returns whether that is news about its log.
+    /// The member's log equals the leader's up to `index`. Returns whether that is news about its
+    /// log.
     pub(crate) fn matches(&mut self, index: Index) -> bool {
         let news = index > self.matched;
         self.matched = self.matched.max(index);
         self.next = self.next.max(index + 1);
         match &mut self.flow {
             Flow::Probe { .. } => {
-                // Nothing is known to be on the way: what follows goes out anew, ahead of the answers.
+                // Nothing is known to be on the way: what follows goes out anew, ahead of the
+                // answers.
                 self.next = self.matched + 1;
                 self.flow = Flow::Replicate(Inflights::default());
             }
@@ -94,8 +98,8 @@ impl Progress {
         news
     }
 
-    /// The member refused an `Append` that attached at `prev`; it may agree with the leader up to `agreeable`. Returns
-    /// whether this was news, and not a late answer.
+    /// The member refused an `Append` that attached at `prev`; it may agree with the leader up to
+    /// `agreeable`. Returns whether this was news, and not a late answer.
     pub(crate) fn refused(&mut self, prev: Index, agreeable: Index) -> bool {
         let late = match &self.flow {
             Flow::Probe { .. } => prev + 1 != self.next,

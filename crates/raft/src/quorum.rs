@@ -1,11 +1,12 @@
 //! Who counts: the members of a group, and what a quorum of them is.
 //!
-//! Usually the voters' majority decides. While a joint change of members is in progress there are two sets of voters,
-//! and a decision needs a majority of each (Raft dissertation, section 4.3).
+//! Usually the voters' majority decides. While a joint change of members is in progress there are
+//! two sets of voters, and a decision needs a majority of each (Raft dissertation, section 4.3).
 
 use base::{Index, PeerId};
 
-/// The members of a group. The lists are sorted and without duplicates once a node has taken them over.
+/// The members of a group. The lists are sorted and without duplicates once a node has taken them
+/// over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConfState {
     /// The voters; during a joint change, those of the configuration that is being entered.
@@ -63,8 +64,8 @@ impl ConfState {
         all
     }
 
-    /// The highest value that a quorum has reached, where `reached` is monotone per member: with acknowledged indexes the
-    /// index that may be committed. Without voters nothing is reached.
+    /// The highest value that a quorum has reached, where `reached` is monotone per member: with
+    /// acknowledged indexes the index that may be committed. Without voters nothing is reached.
     pub(crate) fn quorum_value(&self, reached: impl Fn(PeerId) -> Index) -> Index {
         let incoming = majority_value(&self.voters, &reached);
         match self.voters_outgoing.is_empty() {

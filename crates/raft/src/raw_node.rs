@@ -1,17 +1,19 @@
-//! The node: the only type through which a group is driven. It keeps the order of calls, the terms and the change of
-//! roles; what a role does is in its own file.
+//! The node: the only type through which a group is driven. It keeps the order of calls, the terms
+//! and the change of roles; what a role does is in its own file.
 
 use base::{EntryKind, Index, PeerId, Term, limits};
 use bytes::Bytes;
 
 use crate::candidate::Candidate;
 use crate::common::{Common, Next};
+use crate::conf_change::{ConfChange, ConfChangeError};
 use crate::config::Config;
 use crate::error::{ProposeError, ReadIndexError, StartError, StepError, TransferError};
 use crate::follower::Follower;
 use crate::leader::Leader;
 use crate::log::Log;
 use crate::message::{Body, LogPos, Message};
+use crate::quorum::ConfState;
 use crate::ready::{HardState, Ready, Ticket};
 use crate::status::{MemberStatus, Role, Status};
 use crate::storage::{Failure, Storage};
@@ -35,8 +37,9 @@ enum State {
 impl RawNode {
     /// A follower with what `storage` holds.
     ///
-    /// If it may have answered a leader before it was restarted, it votes for nobody for one election timeout (with
-    /// `check_quorum`), because that leader may hold a lease which counts on it.
+    /// If it may have answered a leader before it was restarted, it votes for nobody for one
+    /// election timeout (with `check_quorum`), because that leader may hold a lease which counts on
+    /// it.
     pub fn new(config: Config, storage: Box<dyn Storage + Send>) -> Result<Self, StartError> {
         if let Some(rule) = config.broken_rule() {
             return Err(StartError::Config(rule));
@@ -53,7 +56,7 @@ impl RawNode {
         if !fresh && !common.conf.is_sole_voter(common.id()) {
             common.heard_leader();
         }
-        let state = State::Follower(Follower::new(PeerId::NONE, &mut common));
+        let state = State::Follower(Follower::new(PeerId::NONE, 0, &mut common));
         Ok(Self { common, state, failure: None, stopped: false })
     }
 
@@ -71,7 +74,8 @@ impl RawNode {
         self.turn_to(next);
     }
 
-    /// A message came. Late, doubled, reordered and lost messages are all fine; what breaks the protocol is refused.
+    /// A message came. Late, doubled, reordered and lost messages are all fine; what breaks the
+    /// protocol is refused.
     pub fn step(&mut self, message: Message) -> Result<(), StepError> {
         if self.stopped {
             return Err(StepError::Stopped);
@@ -98,8 +102,9 @@ impl RawNode {
         }
     }
 
-    /// Leader: takes a command into the log. The answer names the entry for ever: if another entry is ever applied at that
-    /// index, or the term is over and the index committed without it, the command was not done.
+    /// Leader: takes a command into the log. The answer names the entry for ever: if another entry
+    /// is ever applied at that index, or the term is over and the index committed without it, the
+    /// command was not done.
     pub fn propose(&mut self, data: Bytes) -> Result<(Term, Index), ProposeError> {
         let leader = self.leader();
         match &mut self.state {
@@ -111,21 +116,53 @@ impl RawNode {
         }
     }
 
-    /// Begins an election now, and says whether it did. It does not if the node leads already, is no voter, or must not
-    /// vote because a leader may hold a lease. The only member of a group leads at once; what it says becomes true with
-    /// the first write, as always.
+    /// Leader: takes a change of members into the log, as an entry of `kind` with `data` that says
+    /// `change`. One at a time, and the first one of a term only after everything from before it is
+    /// applied.
+    pub fn propose_conf_change(
+        &mut self,
+        kind: EntryKind,
+        data: Bytes,
+        change: ConfChange,
+    ) -> Result<(Term, Index), ProposeError> {
+        let leader = self.leader();
+        match &mut self.state {
+            State::Leader(role) if !self.stopped => {
+                let index = role.propose_conf_change(&mut self.common, kind, data, change)?;
+                Ok((self.common.term(), index))
+            }
+            _ => Err(ProposeError::NotLeader { leader }),
+        }
+    }
+
+    /// An entry that changes members is being applied; the answer is what must be remembered with
+    /// its index. If the change is refused the entry has no effect, here as everywhere. A leader
+    /// that leaves (its predecessor proposed it) takes no proposals any more, and leads on for no
+    /// longer than an election timeout, so that the others hear of it.
+    pub fn apply_conf_change(&mut self, change: ConfChange) -> Result<ConfState, ConfChangeError> {
+        self.common.conf = self.common.conf.after(change)?;
+        if let State::Leader(leader) = &mut self.state {
+            leader.on_members(&mut self.common);
+        }
+        Ok(self.common.conf.clone())
+    }
+
+    /// Begins an election now, and says whether it did. It does not if the node leads already, is
+    /// no voter, has not applied a change of members that it knows to be committed, or must not
+    /// vote because a leader may hold a lease. The only member of a group leads at once; what it
+    /// says becomes true with the first write, as always.
     pub fn campaign(&mut self) -> bool {
         let idle = self.stopped || self.is_leader();
         if idle || !self.common.conf.is_voter(self.id()) || self.common.voteless_ticks > 0 {
             return false;
         }
         self.turn_to(Next::Elect);
-        true
+        !matches!(self.state, State::Follower(_))
     }
 
-    /// Hands leadership over to the voter `to`, as soon as that one has the whole log; meanwhile nothing can be proposed. A
-    /// follower asks its leader. Given up after an election timeout, or by naming the leader itself. Whether it worked is seen
-    /// from the roles.
+    /// Hands leadership over to the voter `to`, as soon as that one has the whole log; meanwhile
+    /// nothing can be proposed. A follower asks its leader. Given up after an election timeout, or
+    /// by naming the leader itself. Whether it worked is seen from the roles.
     pub fn transfer_leader(&mut self, to: PeerId) -> Result<(), TransferError> {
         let leader = self.leader();
         match &mut self.state {
@@ -138,9 +175,9 @@ impl RawNode {
         }
     }
 
-    /// Asks for an index at which reads are linearizable from this moment on; it comes as a `ReadState` with `context`. A
-    /// follower asks its leader. The answer may never come (a message was lost, the role or the term changed): ask again,
-    /// with another context.
+    /// Asks for an index at which reads are linearizable from this moment on; it comes as a
+    /// `ReadState` with `context`. A follower asks its leader. The answer may never come (a message
+    /// was lost, the role or the term changed): ask again, with another context.
     pub fn read_index(&mut self, context: u64) -> Result<(), ReadIndexError> {
         let (id, leader) = (self.id(), self.leader());
         match &mut self.state {
@@ -195,8 +232,8 @@ impl RawNode {
         })
     }
 
-    /// The write of `ticket`, and all writes before it, are durable, and storage answers with them. Tickets may be skipped
-    /// and told again.
+    /// The write of `ticket`, and all writes before it, are durable, and storage answers with them.
+    /// Tickets may be skipped and told again.
     pub fn persisted(&mut self, ticket: Ticket) {
         if self.stopped {
             return;
@@ -213,7 +250,8 @@ impl RawNode {
         }
     }
 
-    /// The state machine has applied everything up to `index`, which was handed out. The entries may leave memory.
+    /// The state machine has applied everything up to `index`, which was handed out. The entries
+    /// may leave memory.
     pub fn applied(&mut self, index: Index) {
         let kept = match self.is_leader() && !self.common.conf.is_sole_voter(self.id()) {
             true => self.common.config.tail_bytes_max,
@@ -222,8 +260,8 @@ impl RawNode {
         self.common.log.applied_to(index, kept);
     }
 
-    /// The transport knows that messages to `peer` are being lost. A leader then stops to send ahead of the answers; without
-    /// being told it finds out from the next refusal.
+    /// The transport knows that messages to `peer` are being lost. A leader then stops to send
+    /// ahead of the answers; without being told it finds out from the next refusal.
     pub fn report_unreachable(&mut self, peer: PeerId) {
         if let State::Leader(leader) = &mut self.state {
             leader.on_unreachable(peer);
@@ -257,13 +295,14 @@ impl RawNode {
         true
     }
 
-    /// Whether a leader may hold a lease that counts on this node, so that it must not help to elect another.
+    /// Whether a leader may hold a lease that counts on this node, so that it must not help to
+    /// elect another.
     fn is_leased(&self) -> bool {
         self.common.voteless_ticks > 0 || (self.is_leader() && self.common.config.check_quorum)
     }
 
-    /// Whether the vote is asked for by the wish of the very leader that may hold the lease, and that leader has not begun a
-    /// round since, as far as this node knows.
+    /// Whether the vote is asked for by the wish of the very leader that may hold the lease, and
+    /// that leader has not begun a round since, as far as this node knows.
     fn is_released(&self, message: &Message) -> bool {
         let Body::Vote { released: Some(released), .. } = message.body else { return false };
         let next_term = message.term == self.common.term() + 1;
@@ -325,6 +364,13 @@ impl RawNode {
     }
 
     fn turn_to(&mut self, next: Next) {
+        if matches!(next, Next::Elect | Next::Succeed { .. }) {
+            match self.common.log.has_unapplied_conf_change() {
+                Ok(false) => {}
+                Ok(true) => return,
+                Err(failure) => return self.fail(failure),
+            }
+        }
         match next {
             Next::Stay => {}
             Next::Follow { leader } => self.become_follower(self.common.term(), leader),
@@ -345,7 +391,14 @@ impl RawNode {
         if term != self.common.term() {
             self.common.enter_term(term);
         }
-        self.state = State::Follower(Follower::new(leader, &mut self.common));
+        // A later term alone, perhaps of one that cannot win, must not put off the own election:
+        // only a leader, or a vote that is given, does.
+        let elapsed = match &self.state {
+            State::Follower(follower) if leader == PeerId::NONE => follower.elapsed,
+            State::Candidate(candidate) if leader == PeerId::NONE => candidate.elapsed,
+            _ => 0,
+        };
+        self.state = State::Follower(Follower::new(leader, elapsed, &mut self.common));
     }
 
     fn become_pre_candidate(&mut self) {
@@ -366,8 +419,8 @@ impl RawNode {
         let candidate = Candidate::new(false, released, &mut self.common);
         candidate.ask(&mut self.common);
         self.state = State::Candidate(candidate);
-        // The own vote counts once it is durable. But if nobody else could ever vote or hold an entry of this term, all
-        // that a crash forgets was never seen.
+        // The own vote counts once it is durable. But if nobody else could ever vote or hold an
+        // entry of this term, all that a crash forgets was never seen.
         if self.common.conf.members() == [id] {
             self.become_leader();
         }
@@ -388,7 +441,8 @@ impl RawNode {
     }
 }
 
-/// Whether no leader can ever have been answered from this state: nothing was voted or written since the group began.
+/// Whether no leader can ever have been answered from this state: nothing was voted or written
+/// since the group began.
 fn is_fresh(state: &HardState, log: &Log) -> Result<bool, Failure> {
     let last = log.last();
     let began = last.index < log.first_index()? && last.index <= limits::RAFT_INIT_LOG_INDEX;
@@ -412,7 +466,8 @@ impl RawNode {
         }
     }
 
-    /// Whether it leads its term, as far as it knows. Only a lease or a confirmed round proves it to others.
+    /// Whether it leads its term, as far as it knows. Only a lease or a confirmed round proves it
+    /// to others.
     pub fn is_leader(&self) -> bool {
         matches!(self.state, State::Leader(_))
     }
@@ -448,7 +503,8 @@ impl RawNode {
         self.common.log.last().index
     }
 
-    /// The term at `index`, as far as the log can tell: `None` above its end, below its start, or when storage fails.
+    /// The term at `index`, as far as the log can tell: `None` above its end, below its start, or
+    /// when storage fails.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.common.log.term(index).ok().flatten()
     }
@@ -458,15 +514,16 @@ impl RawNode {
         self.common.hard_state()
     }
 
-    /// The latest round that this node began as leader. Grows in `tick` and in `ready`, and when it is elected. A number
-    /// never comes back while this node lives, whatever roles it has.
+    /// The latest round that this node began as leader. Grows in `tick` and in `ready`, and when it
+    /// is elected. A number never comes back while this node lives, whatever roles it has.
     pub fn round(&self) -> u64 {
         self.common.round
     }
 
-    /// The latest of its rounds that a quorum answered, so that nobody else led, and nobody else will be elected within an
-    /// election timeout, counted from when that round began. Zero if it does not lead, if no round was answered yet, and from
-    /// the moment at which it asks a successor to campaign until a later round is answered.
+    /// The latest of its rounds that a quorum answered, so that nobody else led, and nobody else
+    /// will be elected within an election timeout, counted from when that round began. Zero if it
+    /// does not lead, if no round was answered yet, and from the moment at which it asks a
+    /// successor to campaign until a later round is answered.
     pub fn confirmed_round(&self) -> u64 {
         match &self.state {
             State::Leader(leader) => leader.lease_round(&self.common),

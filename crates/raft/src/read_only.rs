@@ -1,12 +1,14 @@
 //! Reads without a log entry: the leader proves by a round of heartbeats that it still is one.
 //!
-//! A *round* is a numbered broadcast. Every `Append` and `Heartbeat` carries the number of the latest round, and every answer
-//! echoes the number of what it answers. Once a quorum has echoed a round, no other leader had been elected when the round
-//! began. A request gets the commit index of the moment at which it came, and waits for a round that began after that.
-//! Requests that come between two `Ready`s share a round, but each keeps its own index.
+//! A *round* is a numbered broadcast. Every `Append` and `Heartbeat` carries the number of the
+//! latest round, and every answer echoes the number of what it answers. Once a quorum has echoed a
+//! round, no other leader had been elected when the round began. A request gets the commit index of
+//! the moment at which it came, and waits for a round that began after that. Requests that come
+//! between two `Ready`s share a round, but each keeps its own index.
 //!
-//! The commit index of a new leader may be older than what its predecessor had committed. So nothing is answered before an
-//! entry of the leader's own term is committed, and requests that came before get the index of that moment.
+//! The commit index of a new leader may be older than what its predecessor had committed. So
+//! nothing is answered before an entry of the leader's own term is committed, and requests that
+//! came before get the index of that moment.
 
 use std::collections::VecDeque;
 

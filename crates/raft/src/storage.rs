@@ -1,4 +1,5 @@
-//! The one seam to the disk: how a node reads its own log. Writes leave through [`Persist`](crate::Persist).
+//! The one seam to the disk: how a node reads its own log. Writes leave through
+//! [`Persist`](crate::Persist).
 
 use std::sync::Arc;
 
@@ -10,17 +11,20 @@ use crate::ready::HardState;
 /// The durable log of one group, read only.
 ///
 /// Promises that the node relies on:
-/// 1. What was reported by `persisted` can be read, until it is replaced by a later write or compacted.
+/// 1. What was reported by `persisted` can be read, until it is replaced by a later write or
+///    compacted.
 /// 2. Only entries that were reported as applied are compacted. `first_index` never goes back.
-/// 3. `term` answers exactly: below `first_index - 1` [`StorageError::Compacted`], at `first_index - 1` the term of the
-///    last compacted entry, above `last_index` [`StorageError::Unavailable`].
+/// 3. `term` answers exactly: below `first_index - 1` [`StorageError::Compacted`], at `first_index
+///    - 1` the term of the last compacted entry, above `last_index` [`StorageError::Unavailable`].
 ///
-/// Only entries that left the node's memory are asked for: those of a slow follower, and those above `applied` at a start.
+/// Only entries that left the node's memory are asked for: those of a slow follower, and those
+/// above `applied` at a start.
 pub trait Storage {
     /// What the node starts from.
     fn initial_state(&self) -> Result<InitialState, StorageError>;
 
-    /// Index of the first entry that is still there, or would be: one above the last compacted entry.
+    /// Index of the first entry that is still there, or would be: one above the last compacted
+    /// entry.
     fn first_index(&self) -> Result<Index, StorageError>;
 
     /// Index of the last entry; `first_index - 1` if there is none.
@@ -29,8 +33,8 @@ pub trait Storage {
     /// Term of the entry at `index`.
     fn term(&self, index: Index) -> Result<Term, StorageError>;
 
-    /// The entries of `low..high`, but no more than fit into `bytes_max` after the first one. Never empty if
-    /// `low < high`.
+    /// The entries of `low..high`, but no more than fit into `bytes_max` after the first one. Never
+    /// empty if `low < high`.
     fn entries(
         &self,
         low: Index,

@@ -1,5 +1,5 @@
-//! What a committed entry costs the core in CPU time, without disk and network. Prints the figures; fails only if they are
-//! far off.
+//! What a committed entry costs the core in CPU time, without disk and network. Prints the figures;
+//! fails only if they are far off.
 
 use base::PeerId;
 use bytes::Bytes;

@@ -158,3 +158,16 @@ async fn serve_connection(
     }
     connection.await
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_an_unserved_call_is_escaped_and_bounded() {
+        let text = |path: &str| unserved(&path.parse().unwrap()).to_str().unwrap().to_owned();
+        assert_eq!(text("/pdpb.PD/SyncRegions"), "unimplemented: /pdpb.PD/SyncRegions");
+        assert_eq!(text("/a%0a/b?c"), "unimplemented: /a%250a/b");
+        assert_eq!(text(&"/a".repeat(1_000)).len(), "unimplemented: ".len() + CALL_NAME_MAX);
+    }
+}

@@ -19,7 +19,6 @@ use store::bootstrap::BootstrapError;
 use store::{
     LogWriter, RecoverError, Recovered, RegionViews, Report, Shard, ShardConfig, ShardInput,
 };
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -117,7 +116,8 @@ impl Node {
         let folder = DataFolder::open(&config.data_dir)?;
         let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&folder.engine(), &rocks(&config))?);
         let disk = Arc::new(RealDisk::new());
-        let mut log = RaftLog::open(disk, &folder.log(), LogOptions::default())?;
+        let log_options = LogOptions { salt: random(&clock), ..LogOptions::default() };
+        let mut log = RaftLog::open(disk, &folder.log(), log_options)?;
         let api_version = config.storage.api_version.version();
         let ident = founding::identity(&*engine, api_version, || new_cluster_id(&clock))?;
         founding::system_region(&*engine, &mut log, &ident)?;
@@ -258,10 +258,14 @@ fn listen_error(address: SocketAddr, cause: std::io::Error) -> StartError {
 
 /// A cluster is known by a number that no other has: drawn once, from everything at hand that differs.
 fn new_cluster_id(clock: &Clock) -> ClusterId {
-    use std::hash::{BuildHasher, RandomState};
-    let seed = RandomState::new().hash_one(clock.wall_ms());
     // Clients of some languages read it as a signed number; some take zero for "none".
-    ClusterId((Prng::new(seed).next_u64() >> 1).max(1))
+    ClusterId((random(clock) >> 1).max(1))
+}
+
+/// A number that nobody can foresee.
+fn random(clock: &Clock) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    Prng::new(RandomState::new().hash_one(clock.wall_ms())).next_u64()
 }
 
 fn rocks(config: &Config) -> RocksOptions {

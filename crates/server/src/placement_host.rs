@@ -56,7 +56,7 @@ struct Shared {
     store: StoreHandle,
     clock: Clock,
     led: Mutex<Option<Led>>,
-    writes: tokio::sync::Mutex<()>,
+    writes: Arc<tokio::sync::Mutex<()>>,
     leads: watch::Sender<bool>,
     reported: watch::Sender<()>,
 }
@@ -72,7 +72,7 @@ impl PlacementHost {
             store,
             clock,
             led: Mutex::new(None),
-            writes: tokio::sync::Mutex::new(()),
+            writes: Arc::default(),
             leads: watch::Sender::new(false),
             reported: watch::Sender::new(()),
         }))
@@ -139,10 +139,18 @@ impl PlacementHost {
         &self,
         plan: impl FnOnce(&Placement) -> Result<Change<R>, PlacementError>,
     ) -> Result<R, HostError> {
-        let _turn = self.0.writes.lock().await;
-        let change = self.read(plan)??;
-        self.write_rows(&change.rows).await?;
-        Ok(change.reply)
+        let turn = self.0.writes.clone().lock_owned().await;
+        let Change { rows, reply } = self.read(plan)??;
+        if !rows.is_empty() {
+            // A caller that goes away must not keep memory from following what is written: the rest runs by itself.
+            let host = self.clone();
+            let written = tokio::spawn(async move {
+                let _turn = turn;
+                host.write_rows(&rows).await
+            });
+            written.await.map_err(|_| NotPlacementLeader)??;
+        }
+        Ok(reply)
     }
 
     /// `count` timestamps: the largest of them; the others are right below it. `count` must not be zero.
@@ -164,12 +172,13 @@ impl PlacementHost {
         }
     }
 
-    /// The caller holds the turn.
+    /// The caller holds the turn. If it is not known whether the rows were written, memory is no longer to be trusted.
     async fn write_rows(&self, rows: &RowChanges) -> Result<(), HostError> {
-        if rows.is_empty() {
-            return Ok(());
+        let result = self.propose(rows)?.await;
+        if matches!(result, Err(HostError::Region(RegionError::Undetermined))) {
+            self.step_down();
         }
-        let term = self.propose(rows)?.await?;
+        let term = result?;
         match self.led().as_mut().filter(|led| led.term == term) {
             Some(led) => led.placement.commit(rows),
             None => return Err(NotPlacementLeader.into()),

@@ -4,7 +4,7 @@
 //!   callers ──mailbox──> [store thread: Shard + LogWriter] ──channel──> [apply thread: Applier] ──> callers
 //!                           ^  write + fdatasync inline                       │
 //!                           └────────── applied notices ──────────────────────┘
-//!                        [sync thread]: engine syncs
+//!                        [disk thread]: engine syncs, the log's next segment
 //! ```
 //!
 //! While the store thread sleeps in `fdatasync`, proposals pile up in its mailbox; its next turn makes them one entry and
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender};
+use crossbeam_channel::Sender;
 use store::{Applied, Applier, ApplyInput, LogWriter, Report, Shard, ShardInput};
 use storage::engine::Engine;
 
@@ -26,6 +26,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 mod apply_thread;
+mod disk_thread;
 mod store_thread;
 
 /// Client requests that may wait in the mailbox; beyond that they are refused as busy.
@@ -114,12 +115,13 @@ impl Threads {
         let (inputs, store_inbox) = crossbeam_channel::unbounded();
         let (apply, apply_inbox) = crossbeam_channel::unbounded();
         let (applied, applied_inbox) = crossbeam_channel::unbounded();
-        let (sync, sync_inbox) = crossbeam_channel::unbounded();
+        let (disk, disk_inbox) = crossbeam_channel::unbounded();
         let mailbox = Mailbox { inputs: inputs.clone(), clients: Arc::default() };
         let awaited = Arc::new(AtomicBool::new(false));
         let notices = AppliedNotices { sender: applied, awaited: awaited.clone(), store: inputs };
 
         let store_thread = store_thread::StoreThread {
+            preparer: parts.log_writer.preparer(),
             shard: parts.shard,
             log_writer: parts.log_writer,
             clock: parts.clock,
@@ -129,10 +131,12 @@ impl Threads {
             applied: applied_inbox,
             awaited,
             apply: apply.clone(),
-            sync,
+            disk,
+            segment_asked: Arc::default(),
             on_report: parts.on_report,
             on_fatal: parts.on_fatal.clone(),
         };
+        let segment_asked = store_thread.segment_asked.clone();
         let apply_thread = apply_thread::ApplyThread {
             applier: Applier::new(parts.engine.clone()),
             inbox: apply_inbox,
@@ -140,12 +144,21 @@ impl Threads {
             metrics: parts.metrics,
             on_fatal: parts.on_fatal.clone(),
         };
-        let (engine, on_fatal, to_store) = (parts.engine, parts.on_fatal, mailbox.clone());
-        let sync_thread = move || run_syncs(&*engine, &sync_inbox, &to_store, &on_fatal);
+        let disk_thread = disk_thread::DiskThread {
+            engine: parts.engine,
+            preparer: store_thread.preparer.clone(),
+            segment_asked,
+            inbox: disk_inbox,
+            store: mailbox.clone(),
+            on_fatal: parts.on_fatal,
+        };
 
         Ok(Self {
             store: Some(spawn("store", move || store_thread.run())?),
-            others: vec![spawn("apply", move || apply_thread.run())?, spawn("sync", sync_thread)?],
+            others: vec![
+                spawn("apply", move || apply_thread.run())?,
+                spawn("disk", move || disk_thread.run())?,
+            ],
             mailbox,
             apply,
         })
@@ -165,21 +178,6 @@ impl Threads {
             if thread.join().is_err() {
                 tracing::error!("a store thread panicked");
             }
-        }
-    }
-}
-
-fn run_syncs(
-    engine: &dyn Engine,
-    inbox: &Receiver<store::Job>,
-    store: &Mailbox,
-    on_fatal: &OnFatal,
-) {
-    for job in inbox {
-        let store::Job::SyncEngine = job;
-        match engine.sync() {
-            Ok(()) => drop(store.tell(ShardInput::EngineSynced)),
-            Err(error) => return on_fatal(format!("the engine failed: {error}")),
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use base::RegionId;
 use raft::Ticket;
-use storage::log::{LogBatch, LogStats, RaftLog};
+use storage::log::{LogBatch, LogStats, Preparer, RaftLog};
 
 use crate::Fatal;
 use crate::input::RaftMessage;
@@ -62,6 +62,19 @@ impl LogWriter {
     /// Counters of the log for the driver to export.
     pub fn stats(&self) -> LogStats {
         self.log.stats()
+    }
+
+    /// Nothing waits: uses the time to write down that everything so far was synced, so that damage to the very last
+    /// records is told from a write that never finished.
+    pub fn idle(&mut self, out: &mut LogOutbox) {
+        if let Err(cause) = self.log.vouch() {
+            out.fatal = Some(Fatal::log(&cause));
+        }
+    }
+
+    /// A handle with which a background job prepares the log's next segment.
+    pub fn preparer(&self) -> Preparer {
+        self.log.preparer()
     }
 
     /// Writes everything in `inbox`, syncs once, then lets messages and notices go. After a turn that set `fatal` the

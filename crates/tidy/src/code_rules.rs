@@ -1,6 +1,8 @@
 //! Limits on Rust files: their length, their functions, what core crates must not touch, what tests
 //! must not do.
 
+use std::path::Path;
+
 use crate::Finding;
 use crate::source::Source;
 use crate::text_rules::contains_word;
@@ -12,17 +14,24 @@ pub const FILE_LINES_MAX: usize = 600;
 /// Lines of a function, from `fn` to its closing brace.
 pub const FUNCTION_LINES_MAX: usize = 60;
 
-/// Lines of code for which there is at least one assertion, in the crates of [`ASSERTING`].
-pub const CODE_LINES_PER_ASSERTION_MAX: usize = 25;
-
 /// Crates that decide, and so must run the same on a simulated clock, disk and network.
 const CORE: [&str; 6] = ["base", "raft", "storage", "store", "placement", "txn"];
 
 /// Core crates whose state must not depend on how a hash map was seeded.
 const ORDERED: [&str; 4] = ["raft", "store", "placement", "txn"];
 
-/// Crates whose functions check what they rely on.
-const ASSERTING: [&str; 5] = ["raft", "storage", "store", "placement", "txn"];
+/// Crates whose functions check what they rely on, and the lines of code for which there is at
+/// least one assertion. The goal is [`CODE_LINES_PER_ASSERTION`]; a number above it may only fall.
+const ASSERTING: [(&str, usize); 5] = [
+    ("raft", 80),
+    ("storage", 60),
+    ("store", 85),
+    ("placement", 70),
+    ("txn", 105),
+];
+
+/// Lines of code for which a core crate should have an assertion.
+pub const CODE_LINES_PER_ASSERTION: usize = 25;
 
 /// The two places of the core that do touch files.
 const FILE_PLACES: [&str; 2] = ["crates/storage/src/disk", "crates/storage/src/engine"];
@@ -35,10 +44,31 @@ pub struct Scanned<'a> {
     pub source: Source,
 }
 
-/// Scans all Rust files.
+/// Scans all Rust files. A module that is declared under `#[cfg(test)]` is tests throughout.
 pub fn scan(files: &[File]) -> Vec<Scanned<'_>> {
     let rust = files.iter().filter(|file| file.is_rust());
-    rust.map(|file| Scanned { file, source: Source::scan(&file.path, &file.text) }).collect()
+    let scan = |file| Scanned { file, source: Source::scan(&file.path, &file.text) };
+    let mut scanned: Vec<_> = rust.map(scan).collect();
+    let of_tests: Vec<String> = scanned
+        .iter()
+        .flat_map(|file| file.source.test_modules().map(|name| module_path(&file.file.path, name)))
+        .collect();
+    for file in &mut scanned {
+        let path = file.file.path.trim_end_matches(".rs");
+        if of_tests.iter().any(|module| Path::new(path).starts_with(module)) {
+            file.source.in_tests.fill(true);
+        }
+    }
+    scanned
+}
+
+/// Where the module `name`, declared in the file at `path`, lies: without `.rs`.
+fn module_path(path: &str, name: &str) -> String {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    match file {
+        "lib.rs" | "main.rs" | "mod.rs" => format!("{folder}/{name}"),
+        _ => format!("{}/{name}", path.trim_end_matches(".rs")),
+    }
 }
 
 impl Scanned<'_> {
@@ -155,7 +185,8 @@ fn banned_in(file: &File) -> Vec<(&'static str, &'static str)> {
 /// Crates that check too little of what they rely on: one finding a crate.
 pub fn sparse_assertions(files: &[Scanned<'_>]) -> Vec<Finding> {
     let mut found = Vec::new();
-    for name in ASSERTING {
+    for (name, lines_max) in ASSERTING {
+        assert!(lines_max >= CODE_LINES_PER_ASSERTION, "{name} asks for more than the goal");
         let (mut lines, mut assertions) = (0, 0);
         for file in files.iter().filter(|file| file.file.is_source_of(&[name])) {
             for (_, code) in file.source.program() {
@@ -163,7 +194,7 @@ pub fn sparse_assertions(files: &[Scanned<'_>]) -> Vec<Finding> {
                 assertions += count_assertions(code);
             }
         }
-        let wanted = lines / CODE_LINES_PER_ASSERTION_MAX;
+        let wanted = lines / lines_max;
         if assertions < wanted {
             let path = format!("crates/{name}");
             let why = format!(
@@ -224,6 +255,20 @@ mod tests {
     }
 
     #[test]
+    fn a_module_for_tests_is_tests() {
+        let files = [
+            file("crates/raft/src/a/mod.rs", "#[cfg(test)]\nmod b;\nmod c;\n"),
+            file("crates/raft/src/a/b.rs", "use std::fs;\n"),
+            file("crates/raft/src/a/b/d.rs", "use std::fs;\n"),
+            file("crates/raft/src/a/c.rs", "#[cfg(test)] mod e;\nuse std::fs;\n"),
+            file("crates/raft/src/a/c/e.rs", "use std::fs;\n"),
+        ];
+        let found = impure_core(&scan(&files.concat()));
+        let paths: Vec<_> = found.iter().map(|finding| finding.path.as_str()).collect();
+        assert_eq!(paths, ["crates/raft/src/a/c.rs"]);
+    }
+
+    #[test]
     fn tests_say_what_they_wait_for() {
         let text = "fn a() { sleep(1); }\n#[cfg(test)]\nmod tests {\n\
                     fn b() { thread::sleep(d); }\n\
@@ -235,7 +280,7 @@ mod tests {
 
     #[test]
     fn assertions_are_counted_by_crate() {
-        let text = format!("{}assert!(a);\ndebug_assert!(b);\n", "x();\n".repeat(48));
+        let text = format!("{}assert!(a);\ndebug_assert!(b);\n", "x();\n".repeat(208));
         let files = file("crates/txn/src/a.rs", &text);
         assert_eq!(sparse_assertions(&scan(&files)).len(), 1);
         let files = file("crates/txn/src/a.rs", &text.replace("debug_", ""));

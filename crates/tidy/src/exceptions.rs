@@ -6,7 +6,11 @@ use crate::Finding;
 
 /// Rule, file and how often it is broken there. When a count falls, lower it here; when it reaches
 /// zero, take the row out. New rows need a reason that convinces a reviewer.
-pub const EXCEPTIONS: &[(&str, &str, usize)] = &[];
+pub const EXCEPTIONS: &[(&str, &str, usize)] = &[
+    // The engine's snapshots and cursors borrow from their owner, which needs `self_cell` beside
+    // the crates for RocksDB, checksums and files.
+    ("dependency-count", "crates/storage/Cargo.toml", 1),
+];
 
 /// What is left of the findings when the exceptions are taken off; a row that allows too much is
 /// one too.

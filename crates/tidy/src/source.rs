@@ -61,6 +61,14 @@ impl Source {
             .map(|(i, (line, _))| (i + 1, line.as_str()))
     }
 
+    /// The modules that are tests and lie in files of their own: `#[cfg(test)] mod NAME;`.
+    pub fn test_modules(&self) -> impl Iterator<Item = &str> {
+        self.tests().filter_map(|(_, line)| {
+            let line = line.trim().trim_start_matches("#[cfg(test)]").trim_start();
+            line.trim_start_matches("pub(crate) ").strip_prefix("mod ")?.strip_suffix(';')
+        })
+    }
+
     /// The functions outside tests.
     pub fn functions(&self) -> Vec<Function> {
         let text: Vec<char> = self.code.join("\n").chars().collect();

@@ -20,7 +20,7 @@ const MARKS: [&str; 8] = [
 ];
 
 /// Words that point outside the repository, or say that something is not there yet.
-const WORDS: [&str; 6] = [
+const WORDS: [&str; 5] = [
     concat!("st", "ub"),
     concat!("st", "ubs"),
     concat!("../", "shared"),

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn a_list_is_parted_into_its_packages() {
-        let list = b"Package: a\nVersion: 1\nDescription: x\n\nNo: package\n\n\nPackage: b\nVersion: 2\n";
+        let list =
+            b"Package: a\nVersion: 1\nDescription: x\n\nNo: package\n\n\nPackage: b\nVersion: 2\n";
         let records: Vec<_> = parse(list).collect();
         assert_eq!(records.len(), 2);
         assert_eq!(records[0].0, b"a 1");

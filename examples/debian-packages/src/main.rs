@@ -1,8 +1,8 @@
 //! Debian's package index in a TiKV-compatible store.
 //!
 //! Reads the index that apt keeps on this machine, loads it through the crate `tikv-client` while
-//! the server is killed half-way, asks three questions by prefix scan, and compares every value with
-//! the source.
+//! the server is killed half-way, asks three questions by prefix scan, and compares every value
+//! with the source.
 //!
 //! ```text
 //!   apt's lists ──▶ records: name and version ──▶ stanza
@@ -63,7 +63,10 @@ async fn tell() -> Result<(), Failure> {
     println!("All {loaded} acknowledged records are there, byte for byte.");
 
     load::rest(&client, &all[loaded..]).await?;
-    println!("Loaded the rest with the same client: {:.1} s in all.", began.elapsed().as_secs_f64());
+    println!(
+        "Loaded the rest with the same client: {:.1} s in all.",
+        began.elapsed().as_secs_f64()
+    );
 
     queries::ask(&client, &records).await?;
     let compared = load::compare_everything(&client, &records).await?;

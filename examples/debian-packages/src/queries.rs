@@ -19,10 +19,10 @@ const SHOWN: usize = 3;
 /// Asks them all.
 pub async fn ask(client: &RawClient, records: &Records) -> Result<(), Failure> {
     for (question, prefix) in QUESTIONS {
-        let (start, end) = (prefix.as_bytes().to_vec(), after(prefix.as_bytes()));
-        let answer = scan(client, start.clone()..end.clone()).await?;
-        let known: Vec<_> =
-            records.range(start..end).map(|(key, value)| (key.clone(), value.clone())).collect();
+        let prefix = prefix.as_bytes();
+        let answer = scan(client, prefix, |key| key.starts_with(prefix)).await?;
+        let known = records.range(prefix.to_vec()..).take_while(|(key, _)| key.starts_with(prefix));
+        let known: Vec<_> = known.map(|(key, value)| (key.clone(), value.clone())).collect();
         if answer != known {
             let (found, there) = (answer.len(), known.len());
             return Err(format!("{question} {found} answers differ from the {there} known").into());
@@ -34,12 +34,4 @@ pub async fn ask(client: &RawClient, records: &Records) -> Result<(), Failure> {
         }
     }
     Ok(())
-}
-
-/// The first key that does not begin with the prefix.
-fn after(prefix: &[u8]) -> Vec<u8> {
-    let mut end = prefix.to_vec();
-    let last = end.last_mut().expect("a prefix is not empty");
-    *last = last.checked_add(1).expect("prefixes here are letters");
-    end
 }

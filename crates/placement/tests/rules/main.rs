@@ -3,6 +3,8 @@
 //! A fake host stands where the server does: it applies the rows of a plan to a map, commits them,
 //! and can lose its memory and load it again from the rows.
 
+#![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
+
 mod bootstrap;
 mod config;
 mod gc;

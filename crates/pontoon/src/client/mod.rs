@@ -1,7 +1,7 @@
 //! A client of the raw key-value calls, over the wire, for the commands of the binary.
 //!
 //! ```text
-//!   RawClient ── which region holds this key? ──▶ RegionCache ── not known ──▶ Placement (GetRegion)
+//!   RawClient ── which region holds this key? ──▶ RegionCache ── unknown ──▶ Placement (GetRegion)
 //!       │                                            ▲
 //!       ├── one call at a time (shell) ──▶ Stores ───┤ a region error: forget, learn the leader,
 //!       └── streams of commands (bench) ─▶ Streams ──┘ or wait (Backoff), then once more

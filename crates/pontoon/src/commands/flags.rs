@@ -27,7 +27,7 @@ mod tests {
     use crate::commands::{bench, shell};
 
     #[derive(Debug, Parser)]
-    #[command(name = "pontoon")]
+    #[command(name = "pontoon", disable_help_subcommand = true)]
     enum Cli {
         Shell(shell::ShellArgs),
         Bench(bench::BenchArgs),

@@ -3,6 +3,7 @@
 pub mod bench;
 mod flags;
 pub mod shell;
+pub mod start;
 mod version;
 
 pub use flags::flag_error;

@@ -7,7 +7,8 @@ use base::{Entry, Index, PeerId};
 use bytes::Bytes;
 use goldenscript::{ArgumentConsumer, Command};
 use pontoon_raft::{
-    Config, FlowStatus, HardState, MemoryStorage, Message, Persist, RawNode, Role, Storage,
+    ConfChange, ConfState, Config, EntryKind, FlowStatus, HardState, MemoryStorage, Message,
+    Persist, RawNode, Role, Storage,
 };
 
 use crate::hand::{parse, show, show_entries, show_entry};
@@ -56,6 +57,7 @@ impl Cluster {
             "campaign" => self.each(&mut args, |node| drop_bool(node.campaign()))?,
             "propose" => self.propose(&mut args)?,
             "read-index" => self.read_index(&mut args)?,
+            "change" => self.change(&mut args)?,
             "transfer" => {
                 let (id, to) = (id(&mut args)?, id(&mut args)?);
                 if let Err(error) = self.node(id)?.transfer_leader(to) {
@@ -114,8 +116,9 @@ impl Cluster {
             }
         }
         self.config = Some(config);
+        let spares = args.take_key("spares").map(str::parse).transpose()?.unwrap_or(0u64);
         let voters: Vec<PeerId> = (1..=nodes).map(PeerId).collect();
-        for &id in &voters {
+        for id in (1..=nodes + spares).map(PeerId) {
             let disk = MemoryStorage::new(voters.iter().copied());
             self.hosts.insert(id, Host::new(disk));
             self.start(id)?;
@@ -187,6 +190,34 @@ impl Cluster {
             }
         }
         self.settle(id)
+    }
+
+    fn change(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let id = id(args)?;
+        while let Some(text) = args.next_pos() {
+            let change = parse_change(text)?;
+            let data = Bytes::from(text.to_owned());
+            match self.node(id)?.propose_conf_change(EntryKind::ConfChange, data, change) {
+                Ok((term, index)) => self.say(format!("n{id} takes {text} as {index}@{term}")),
+                Err(error) => self.say(format!("n{id} refuses {text}: {error}")),
+            }
+        }
+        self.settle(id)
+    }
+
+    /// Applies the changes of members in a page.
+    fn apply_changes(&mut self, id: PeerId, committed: &[Entry]) -> Result<()> {
+        for entry in committed.iter().filter(|entry| entry.kind != EntryKind::Normal) {
+            let change = parse_change(std::str::from_utf8(&entry.data)?)?;
+            match self.node(id)?.apply_conf_change(change) {
+                Ok(conf) => {
+                    self.say(format!("n{id} members: {}", show_conf(&conf)));
+                    self.host(id)?.disk.set_conf(conf);
+                }
+                Err(error) => self.say(format!("n{id} changes nothing: {error}")),
+            }
+        }
+        Ok(())
     }
 
     fn read_index(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
@@ -339,6 +370,7 @@ impl Cluster {
         if let Some(last) = ready.committed.last() {
             self.say(format!("n{id} applies {}", show_entries(&ready.committed)));
             self.host(id)?.applied = last.index;
+            self.apply_changes(id, &ready.committed)?;
             self.node(id)?.applied(last.index);
         }
         for state in ready.read_states {
@@ -385,6 +417,10 @@ impl Cluster {
                 status.applied,
                 status.tail_entries,
             );
+            if node.is_leader() {
+                let (round, confirmed) = (node.round(), node.confirmed_round());
+                line.push_str(&format!(" round={round} confirmed={confirmed}"));
+            }
             if let Some(to) = status.transferring_to {
                 line.push_str(&format!(" transferring_to={to}"));
             }
@@ -423,6 +459,26 @@ impl Cluster {
 impl Host {
     fn new(disk: MemoryStorage) -> Self {
         Self { disk, node: None, writes: VecDeque::new(), applied: 0, said: String::new() }
+    }
+}
+
+/// `v4`: a voter; `l4`: a learner; `r4`: leaves.
+fn parse_change(text: &str) -> Result<ConfChange> {
+    let (kind, id) = text.split_at(1);
+    let id = PeerId(id.parse()?);
+    match kind {
+        "v" => Ok(ConfChange::AddVoter(id)),
+        "l" => Ok(ConfChange::AddLearner(id)),
+        "r" => Ok(ConfChange::Remove(id)),
+        _ => Err(format!("no change {text}").into()),
+    }
+}
+
+fn show_conf(conf: &ConfState) -> String {
+    let list = |ids: &[PeerId]| ids.iter().map(PeerId::to_string).collect::<Vec<_>>().join(" ");
+    match conf.learners.is_empty() {
+        true => list(&conf.voters),
+        false => format!("{} learners {}", list(&conf.voters), list(&conf.learners)),
     }
 }
 

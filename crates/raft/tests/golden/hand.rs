@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! step 1 from=2 term=3 vote last=5@2            step 1 from=2 term=3 pre-vote last=5@2
-//! step 1 from=2 term=3 append prev=4@2 entries=5@3/6@3 commit=4
+//! step 1 from=2 term=3 append prev=4@2 entries=5@3/6@3 [conf=7@3/v4] commit=4
 //! step 1 from=2 term=3 timeout-now round=7       step 1 from=2 term=3 vote last=5@2 released=7
 //! step 1 from=2 term=3 heartbeat commit=4       step 1 from=2 term=3 vote-response granted=true
 //! step 1 from=2 term=3 matched index=5          step 1 from=2 term=3 conflict prev=5 hint=3@1
@@ -10,7 +10,7 @@
 
 use std::error::Error;
 
-use base::{Entry, PeerId};
+use base::{Entry, EntryKind, PeerId};
 use goldenscript::ArgumentConsumer;
 use pontoon_raft::{AppendOutcome, Body, LogPos, Message};
 
@@ -34,7 +34,13 @@ pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Messa
         "vote-response" => Body::VoteResponse { granted: args.take_key("granted") == Some("true") },
         "append" => {
             let prev = position(args.take_key("prev"))?;
-            Body::Append { prev, entries: entries(args.take_key("entries"))?, commit, round }
+            let mut entries = entries(args.take_key("entries"))?;
+            if let Some((at, data)) = args.take_key("conf").and_then(|text| text.split_once('/')) {
+                let LogPos { index, term } = position(Some(at))?;
+                let data = data.to_owned().into();
+                entries.push(Entry { index, term, kind: EntryKind::ConfChange, data });
+            }
+            Body::Append { prev, entries, commit, round }
         }
         "heartbeat" => Body::Heartbeat { commit, round },
         "heartbeat-response" => Body::HeartbeatResponse { round },

@@ -1,19 +1,22 @@
-//! Stories about a group, told in `tests/scripts/`. Each is a list of commands with what they print. `UPDATE_GOLDENFILES=1`
-//! writes the answers anew; read the diff before believing it.
+//! Stories about a group, told in `tests/scripts/`. Each is a list of commands with what they
+//! print. `UPDATE_GOLDENFILES=1` writes the answers anew; read the diff before believing it.
 //!
 //! ```text
-//! cluster nodes=3 [plain] [async] [inflight=N] [append-bytes=N]   begin; plain = no pre-vote, no check-quorum;
-//!                                                                  async = writes wait for `persist`
-//! log ID TERM...  [term=T] [commit=N]   give a node this log (terms of entries 1, 2, ...) and start it anew
-//! tick N [ID...]                        time passes at all or some; campaigns only by timeouts
-//! campaign ID...  propose ID DATA...  read-index ID CONTEXT...
-//! transfer ID TO                        ask ID to hand over
-//! deliver [drop=ID/...] [to=ID]         every message now on the way arrives, or is lost if it goes to drop
-//! stabilize                             deliver until nothing is on the way
-//! partition ID...  heal                 cut these off from all others
-//! persist ID [N]                        the oldest N (all) writes become durable
-//! crash ID   restart ID                 what was not durable is lost
-//! step ID from=ID term=T KIND ...       a message by hand, see `hand.rs`
+//! cluster nodes=3 [plain] [async] [spares=N] [inflight=N] [append-bytes=N]
+//!                                begin; plain = no pre-vote, no check-quorum; async = writes wait
+//!                                for `persist`; spares are hosts that are no members yet
+//! log ID TERM... [term=T] [commit=N]
+//!                                give a node this log (terms of entries 1, 2, ...), start it anew
+//! tick N [ID...]                 time passes at all or some; campaigns only by timeouts
+//! campaign ID...   propose ID DATA...   read-index ID CONTEXT...
+//! change ID v4|l4|r4             propose that 4 becomes a voter, a learner, or leaves
+//! transfer ID TO                 ask ID to hand over
+//! deliver [drop=ID/...] [to=ID]  what is on the way arrives, or is lost if it goes to drop
+//! stabilize                      deliver until nothing is on the way
+//! partition ID...   heal         cut these off from all others
+//! persist ID [N]                 the oldest N (all) writes become durable
+//! crash ID   restart ID          what was not durable is lost
+//! step ID from=ID term=T KIND    a message by hand, see `hand.rs`
 //! compact ID INDEX   status [ID...]   raft-log [ID...]
 //! ```
 //!

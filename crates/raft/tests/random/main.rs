@@ -1,8 +1,9 @@
 //! Seeded random runs of whole groups, with a check of Raft's promises after every step.
 //!
-//! Each step picks one of: a tick, a message (delivered, lost, doubled, out of order), a write that becomes durable, a page
-//! that is applied, a proposal, a read, a cut of the network, a crash that loses what was not durable, a restart. At the
-//! end everything heals and the group must agree and go on.
+//! Each step picks one of: a tick, a message (delivered, lost, doubled, out of order), a write that
+//! becomes durable, a page that is applied, a proposal, a read, a cut of the network, a crash that
+//! loses what was not durable, a restart. At the end everything heals and the group must agree and
+//! go on.
 //!
 //! `PONTOON_RAFT_SEEDS=5000 cargo test --release -p pontoon-raft --test random` runs more seeds;
 //! `PONTOON_RAFT_SEED=17` runs that one with a trace.

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use base::{Entry, Index, PeerId, Prng};
+use base::{Entry, EntryKind, Index, PeerId, Prng};
 use bytes::Bytes;
-use pontoon_raft::{Config, MemoryStorage, Message, Persist, RawNode, Storage};
+use pontoon_raft::{
+    ConfChange, ConfState, Config, MemoryStorage, Message, Persist, RawNode, Storage,
+};
 
 use crate::check::{self, Checker};
 
@@ -21,6 +23,7 @@ pub(crate) struct Totals {
     pub(crate) leases: u64,
     pub(crate) cuts: u64,
     pub(crate) transfers: u64,
+    pub(crate) changes: u64,
     pub(crate) compactions: u64,
 }
 
@@ -33,6 +36,7 @@ impl Totals {
         self.leases += other.leases;
         self.cuts += other.cuts;
         self.transfers += other.transfers;
+        self.changes += other.changes;
         self.compactions += other.compactions;
     }
 
@@ -41,7 +45,18 @@ impl Totals {
         least.iter().all(|&n| n > 50)
             && self.cuts > 50
             && self.transfers > 50
+            && self.changes > 50
             && self.compactions > 50
+    }
+}
+
+/// What an entry that changes members holds: a letter and a host.
+fn decode(data: &[u8]) -> ConfChange {
+    let id = PeerId(u64::from(data[1]));
+    match data[0] {
+        b'v' => ConfChange::AddVoter(id),
+        b'l' => ConfChange::AddLearner(id),
+        _ => ConfChange::Remove(id),
     }
 }
 
@@ -56,6 +71,8 @@ struct Host {
     /// What the state machine has applied, and of that what a crash cannot take back.
     applied: Index,
     synced: Index,
+    /// The members as of each applied index at which they changed.
+    confs: BTreeMap<Index, ConfState>,
     /// When each round began.
     rounds: BTreeMap<u64, u64>,
 }
@@ -69,6 +86,8 @@ pub(crate) struct Sim {
     parked: Vec<Message>,
     /// One-way cuts.
     cut: BTreeSet<(u64, u64)>,
+    /// Members come and go.
+    changing: bool,
     /// All nodes tick together, so that leases can be checked.
     lockstep: bool,
     now: u64,
@@ -84,6 +103,9 @@ impl Sim {
         let mut prng = Prng::new(seed);
         let size = [1, 3, 3, 5][prng.below(4) as usize];
         let ids: Vec<PeerId> = (1..=size).map(PeerId).collect();
+        // Some groups change their members; then there are hosts that are none yet.
+        let changing = prng.one_in(3);
+        let hosts = if changing { size.max(2) + 1 } else { size };
         let lockstep = prng.one_in(2);
         let config = Config {
             election_ticks: 6,
@@ -94,7 +116,7 @@ impl Sim {
             committed_bytes_max: [1, 100, 1 << 20][prng.below(3) as usize],
             tail_bytes_max: [0, 100, 1 << 20][prng.below(3) as usize],
             pre_vote: prng.one_in(2),
-            check_quorum: lockstep || prng.one_in(2),
+            check_quorum: lockstep || changing || prng.one_in(2),
             ..Config::new(PeerId(1))
         };
         let host = |_| Host {
@@ -104,11 +126,13 @@ impl Sim {
             pages: VecDeque::new(),
             applied: 0,
             synced: 0,
+            confs: BTreeMap::from([(0, ConfState::of_voters(ids.iter().copied()))]),
             rounds: BTreeMap::new(),
         };
         let mut sim = Self {
             config,
-            hosts: (0..size).map(host).collect(),
+            hosts: (0..hosts).map(host).collect(),
+            changing,
             wire: Vec::new(),
             parked: Vec::new(),
             cut: BTreeSet::new(),
@@ -151,6 +175,7 @@ impl Sim {
             250..600 => self.deliver(),
             600..780 => self.write(at),
             780..880 => self.apply(at),
+            880..885 if self.changing => self.change(at),
             880..930 => self.propose(at),
             930..960 => self.read(at),
             960..968 => self.partition(),
@@ -231,13 +256,44 @@ impl Sim {
         let last = page.last().expect("a page is not empty").index;
         assert_eq!(page[0].index, self.hosts[at].applied + 1, "applied in order");
         self.hosts[at].applied = last;
+        for entry in page.iter().filter(|entry| entry.kind != EntryKind::Normal) {
+            self.apply_change(at, entry);
+        }
         self.with_node(at, |node| node.applied(last));
+    }
+
+    fn apply_change(&mut self, at: usize, entry: &Entry) {
+        let host = &mut self.hosts[at];
+        let node = host.node.as_mut().expect("it applies");
+        if let Ok(conf) = node.apply_conf_change(decode(&entry.data)) {
+            host.disk.set_conf(conf.clone());
+            host.confs.insert(entry.index, conf);
+            self.totals.changes += 1;
+        }
+    }
+
+    fn change(&mut self, at: usize) {
+        let id = 1 + self.prng.below(self.hosts.len() as u64) as u8;
+        let data = Bytes::from(vec![b"vvlr"[self.prng.below(4) as usize], id]);
+        let change = decode(&data);
+        let Some(node) = &mut self.hosts[at].node else { return };
+        // From two voters to one: the one that leaves may be needed, and need not know it (see
+        // `conf_change`).
+        let voters = node.status().conf.voters.len();
+        if voters == 2 && !matches!(change, ConfChange::AddVoter(_)) {
+            return;
+        }
+        if let Ok(position) = node.propose_conf_change(EntryKind::ConfChange, data.clone(), change)
+        {
+            self.checker.on_proposed(position, data, true);
+        }
+        self.settle(at);
     }
 
     fn propose(&mut self, at: usize) {
         let data =
             Bytes::from(format!("{:>width$}", self.now, width = self.prng.below(40) as usize));
-        let alone = self.hosts.len() == 1;
+        let alone = self.hosts.len() == 1 || self.changing;
         let Some(node) = &mut self.hosts[at].node else { return };
         if let Ok(position) = node.propose(data.clone()) {
             self.checker.on_proposed(position, data, alone);
@@ -284,7 +340,8 @@ impl Sim {
         }
     }
 
-    /// The node goes, and with it what was not durable. Some of its last writes may have been, untold.
+    /// The node goes, and with it what was not durable. Some of its last writes may have been,
+    /// untold.
     fn crash(&mut self, at: usize) {
         if self.hosts[at].node.take().is_none() {
             return;
@@ -301,6 +358,8 @@ impl Sim {
         host.pages.clear();
         host.rounds.clear();
         host.applied = host.applied.saturating_sub(lost).max(host.synced);
+        host.confs.split_off(&(host.applied + 1));
+        host.disk.set_conf(host.confs.values().next_back().expect("the first one").clone());
         if self.prng.one_in(2) {
             self.start(at);
         }
@@ -341,7 +400,9 @@ impl Sim {
 
     /// Takes what a node has to give (or leaves it for later), and checks.
     fn settle(&mut self, at: usize) {
-        let disks: Vec<MemoryStorage> = self.hosts.iter().map(|host| host.disk.clone()).collect();
+        // While members change it is not clear to an observer which majority counts.
+        let fixed = self.hosts.iter().filter(|_| !self.changing);
+        let disks: Vec<MemoryStorage> = fixed.map(|host| host.disk.clone()).collect();
         let lazy = self.prng.one_in(4);
         let Some(node) = &mut self.hosts[at].node else { return };
         self.checker.on_node(node, &disks);
@@ -397,7 +458,8 @@ impl Sim {
         host.rounds.entry(round).or_insert(self.now);
     }
 
-    /// As long as a confirmed round is younger than an election timeout nobody else leads a later term.
+    /// As long as a confirmed round is younger than an election timeout nobody else leads a later
+    /// term.
     fn check_lease(&mut self) {
         if !self.lockstep {
             return;
@@ -425,28 +487,50 @@ impl Sim {
         self.cut.clear();
         self.wire.append(&mut self.parked);
         (0..self.hosts.len()).for_each(|at| self.start(at));
-        self.run_well(60);
-        let leads = |host: &&mut Host| host.node.as_ref().is_some_and(RawNode::is_leader);
+        self.run_well(100);
         let data = Bytes::from_static(b"the end");
-        let alone = self.hosts.len() == 1;
-        let leader = self
-            .hosts
-            .iter_mut()
-            .filter(leads)
-            .max_by_key(|host| host.node.as_ref().expect("it leads").term());
-        let node = leader.expect("there is a leader after the heal").node.as_mut().expect("leads");
+        let alone = self.hosts.len() == 1 || self.changing;
+        let leader = self.leader();
+        let leader = leader.unwrap_or_else(|| panic!("no leader after the heal:\n{}", self.show()));
+        let node = self.hosts[leader].node.as_mut().expect("leads");
         let position = node.propose(data.clone()).expect("it leads");
         self.checker.on_proposed(position, data, alone);
         self.run_well(20);
-        let first = check::terms(self.hosts[0].node.as_ref().expect("it runs"));
+        let first = check::terms(self.hosts[leader].node.as_ref().expect("it runs"));
+        let members = self.members();
         for host in &self.hosts {
             let node = host.node.as_ref().expect("it runs");
+            if !members.contains(&node.id()) {
+                continue;
+            }
             assert_eq!(host.applied, node.last_index(), "everything is applied");
             assert!(host.applied >= position.1, "the last proposal is applied");
             let own = check::terms(node);
             let agree = own.iter().zip(&first).all(|(a, b)| a.is_none() || b.is_none() || a == b);
             assert!(agree && own.len() == first.len(), "logs differ after the heal");
         }
+    }
+
+    /// The host of the latest leader that is a voter.
+    fn leader(&self) -> Option<usize> {
+        let leads = |at: &usize| {
+            let node = self.hosts[*at].node.as_ref();
+            node.is_some_and(|node| node.is_leader() && node.status().conf.is_voter(node.id()))
+        };
+        let term = |at: &usize| self.hosts[*at].node.as_ref().map(RawNode::term);
+        (0..self.hosts.len()).filter(leads).max_by_key(term)
+    }
+
+    /// Every node's state, for a failure's message.
+    fn show(&self) -> String {
+        let nodes = self.hosts.iter().filter_map(|host| host.node.as_ref());
+        nodes.map(|node| format!("{:?}\n", node.status())).collect()
+    }
+
+    /// The members by the one who applied most.
+    fn members(&self) -> Vec<PeerId> {
+        let latest = self.hosts.iter().max_by_key(|host| host.applied).expect("there are hosts");
+        latest.confs.values().next_back().expect("the first one").members()
     }
 
     /// Rounds in which nothing goes wrong.

@@ -75,11 +75,16 @@ fn details_carry_what_clients_act_on() {
     let detail = region_error(&error).epoch_not_match.expect("set");
     assert_eq!(detail.current_regions.len(), 1);
     let current = &detail.current_regions[0];
-    assert_eq!((current.id, &current.start_key[..], &current.end_key[..]), (2, &b"b"[..], &b"d"[..]));
+    assert_eq!(
+        (current.id, &current.start_key[..], &current.end_key[..]),
+        (2, &b"b"[..], &b"d"[..])
+    );
     assert!(current.region_epoch.is_some() && current.peers.len() == 1);
 
     let error = RawError::KeyNotInRegion { key: "x".into() };
-    let Refusal::Region(error) = raw_refusal(error, &region()) else { panic!("not a region error") };
+    let Refusal::Region(error) = raw_refusal(error, &region()) else {
+        panic!("not a region error")
+    };
     let detail = error.key_not_in_region.expect("set");
     assert_eq!((detail.region_id, detail.key, detail.start_key), (2, "x".into(), "b".into()));
 }

@@ -38,8 +38,8 @@ use std::sync::Arc;
 
 use ::placement::Placement;
 use axum::Router;
-use axum::extract::{OriginalUri, State};
-use axum::http::Method;
+use axum::extract::State;
+use axum::http::{Method, Uri};
 use axum::response::IntoResponse;
 use proto::pdpb;
 use serde_json::Value;
@@ -115,10 +115,10 @@ impl ShownNode {
     }
 }
 
-async fn no_such_path(OriginalUri(uri): OriginalUri) -> impl IntoResponse {
+async fn no_such_path(uri: Uri) -> impl IntoResponse {
     HttpError::not_found(format!("no such path: {}", uri.path()))
 }
 
-async fn no_such_method(method: Method, OriginalUri(uri): OriginalUri) -> impl IntoResponse {
+async fn no_such_method(method: Method, uri: Uri) -> impl IntoResponse {
     HttpError::method(format!("{} does not take {method}", uri.path()))
 }

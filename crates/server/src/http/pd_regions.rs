@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ::placement::RegionInfo;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use axum::routing::get;
 use axum::{Json, Router};
 use base::{KeyRange, RegionId};
@@ -126,11 +127,7 @@ async fn by_first_key(State(node): Node) -> Result<Json<RegionPage>, HttpError> 
 }
 
 /// The key is taken from the path as it came: it need not be text.
-async fn by_key(
-    State(node): Node,
-    uri: axum::http::Uri,
-    query: Query,
-) -> Result<Json<RegionPage>, HttpError> {
+async fn by_key(State(node): Node, uri: Uri, query: Query) -> Result<Json<RegionPage>, HttpError> {
     let (_, key) = uri.path().split_once("/region/key/").expect("the route has it");
     holder(&node, &query.decode_key(&unescape(key)?)?)
 }
@@ -138,7 +135,8 @@ async fn by_key(
 fn holder(node: &ShownNode, key: &[u8]) -> Result<Json<RegionPage>, HttpError> {
     let found = node.placement(|p| p.regions().find(key).cloned())?;
     let missing = || HttpError::not_found("no region is known to hold the key");
-    Ok(Json(page(&found.ok_or_else(missing)?)))
+    let region = found.ok_or_else(missing)?;
+    Ok(Json(page(&region)))
 }
 
 /// Sums over the regions of a range. With `count`, only how many there are.

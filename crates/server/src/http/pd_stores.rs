@@ -95,7 +95,7 @@ fn status(store: &StoreInfo, load: &StoreLoad) -> Value {
         "is_busy": stats.is_busy,
     });
     // Times that are not known are left out.
-    let started_s = u64::from(stats.start_time);
+    let started_s = u64::try_from(store.meta.start_timestamp).unwrap_or(0);
     let heard_ms = u64::try_from(store.meta.last_heartbeat).unwrap_or(0) / 1_000_000;
     if started_s > 0 {
         status["start_ts"] = json!(text::time(started_s * 1000));

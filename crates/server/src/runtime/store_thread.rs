@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use base::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use storage::log::Preparer;
 use store::{
     Applied, ApplyInput, LogOutbox, LogWrite, LogWriter, Outbox, RaftMessage, Shard, ShardInput,
 };
 
+use super::disk_thread::DiskJob;
 use super::{OnFatal, OnReport, StoreInput};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -27,7 +29,10 @@ pub(super) struct StoreThread {
     pub(super) applied: Receiver<Vec<Applied>>,
     pub(super) awaited: Arc<AtomicBool>,
     pub(super) apply: Sender<ApplyInput>,
-    pub(super) sync: Sender<store::Job>,
+    pub(super) disk: Sender<DiskJob>,
+    pub(super) preparer: Preparer,
+    /// Set while the disk thread is asked for a segment.
+    pub(super) segment_asked: Arc<AtomicBool>,
     pub(super) on_report: OnReport,
     pub(super) on_fatal: OnFatal,
 }
@@ -56,7 +61,7 @@ impl StoreThread {
                 return (self.on_fatal)(fatal.to_string());
             }
             if turn.stop && turn.inputs.is_empty() {
-                return;
+                return self.log_writer.idle(&mut turn.log_out);
             }
         }
     }
@@ -74,7 +79,7 @@ impl StoreThread {
         }
         match self.inbox.recv_timeout(timeout) {
             Ok(input) => self.take(input, turn),
-            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Timeout) => self.log_writer.idle(&mut turn.log_out),
             Err(RecvTimeoutError::Disconnected) => turn.stop = true,
         }
     }
@@ -105,7 +110,7 @@ impl StoreThread {
     /// Carries out what the shard wants. The applier gets its work before this thread goes to sleep in the log's sync.
     fn drain(&mut self, turn: &mut Turn) -> Result<(), store::Fatal> {
         let out = &mut turn.out;
-        if let Some(fatal) = out.fatal.take() {
+        if let Some(fatal) = out.fatal.take().or(turn.log_out.fatal.take()) {
             return Err(fatal);
         }
         send(&mut out.send);
@@ -120,7 +125,7 @@ impl StoreThread {
             (self.on_report)(report);
         }
         for job in out.jobs.drain(..) {
-            let _ = self.sync.send(job);
+            let _ = self.disk.send(DiskJob::Shard(job));
         }
         if !out.log.is_empty() {
             self.write_log(turn)?;
@@ -136,6 +141,9 @@ impl StoreThread {
             return Err(fatal);
         }
         self.metrics.log(&self.log_writer.stats());
+        if self.preparer.is_needed() && !self.segment_asked.swap(true, Ordering::AcqRel) {
+            let _ = self.disk.send(DiskJob::PrepareSegment);
+        }
         send(&mut out.send);
         out.done.drain(..).for_each(|done| done());
         if !out.persisted.is_empty() {

@@ -83,7 +83,7 @@ struct Batch {
 /// What comes out of the queue.
 enum Done {
     /// One request is answered, or the stream cannot go on.
-    One(u64, Result<Answer, Status>),
+    One(u64, Result<Box<Answer>, Status>),
     /// A proposal is applied or refused.
     Writes(Vec<(u64, WriteKind)>, WriteResult),
 }
@@ -147,10 +147,11 @@ impl Batch {
         match done {
             Done::One(id, answer) => {
                 self.waiting -= 1;
-                self.ready.push(id, Some(answer?));
+                self.ready.push(id, Some(*answer?));
             }
             Done::Writes(requests, result) => {
                 self.waiting -= requests.len();
+                self.ready.reserve(requests.len());
                 for (id, kind) in requests {
                     let answer = kind.response(result.clone().map_err(Refusal::from))?;
                     self.ready.push(id, Some(answer));
@@ -169,6 +170,7 @@ impl Batch {
             let text = format!("a batch of {requests} requests with {ids} request ids");
             return Err(Status::invalid_argument(text));
         }
+        self.ready.reserve(requests.len());
         let mut sorted = Sorted::default();
         for (id, request) in request_ids.into_iter().zip(requests) {
             match request.cmd {
@@ -213,9 +215,9 @@ impl Batch {
             Command::RawPut(request) => {
                 self.later(id, async move { raw.put(request).await.map(Answer::RawPut) });
             }
-            Command::RawBatchPut(request) => self.later(id, async move {
-                raw.batch_put(request).await.map(Answer::RawBatchPut)
-            }),
+            Command::RawBatchPut(request) => {
+                self.later(id, async move { raw.batch_put(request).await.map(Answer::RawBatchPut) })
+            }
             Command::RawDelete(request) => {
                 self.later(id, async move { raw.delete(request).await.map(Answer::RawDelete) });
             }
@@ -225,15 +227,14 @@ impl Batch {
             Command::RawDeleteRange(request) => self.later(id, async move {
                 raw.delete_range(request).await.map(Answer::RawDeleteRange)
             }),
-            Command::RawBatchGet(request) => self.later(id, async move {
-                raw.batch_get(request).await.map(Answer::RawBatchGet)
-            }),
+            Command::RawBatchGet(request) => {
+                self.later(id, async move { raw.batch_get(request).await.map(Answer::RawBatchGet) })
+            }
             Command::RawScan(request) => {
                 self.later(id, async move { raw.scan(request).await.map(Answer::RawScan) });
             }
-            Command::RawBatchScan(request) => self.later(id, async move {
-                raw.batch_scan(request).await.map(Answer::RawBatchScan)
-            }),
+            Command::RawBatchScan(request) => self
+                .later(id, async move { raw.batch_scan(request).await.map(Answer::RawBatchScan) }),
             Command::RawCoprocessor(_) => {
                 self.ready.push(id, Some(Answer::RawCoprocessor(no_plugins())));
             }
@@ -302,19 +303,19 @@ impl Batch {
                 return ids.try_for_each(|id| self.refuse_get(id, error.clone().into()));
             }
         };
-        let mut found = Vec::with_capacity(requests.len());
+        let before = self.ready.len();
         for (id, request) in requests {
             match self.raw.get_cached(&guard, &request) {
-                Some(answer) => found.push((id, answer?)),
+                Some(answer) => self.ready.push(id, Some(Answer::RawGet(answer?))),
                 None => self.get_later(id, request),
             }
         }
-        self.raw.store().metrics().raw_reads(found.len() as u64);
+        self.raw.store().metrics().raw_reads((self.ready.len() - before) as u64);
         if let Err(error) = guard.check() {
-            let mut ids = found.into_iter().map(|(id, _)| id);
+            // What was read may be out of date: nothing of it leaves.
+            let mut ids = self.ready.withdraw(before).into_iter();
             return ids.try_for_each(|id| self.refuse_get(id, error.clone().into()));
         }
-        found.into_iter().for_each(|(id, answer)| self.ready.push(id, Some(Answer::RawGet(answer))));
         Ok(())
     }
 
@@ -369,7 +370,11 @@ impl Batch {
     }
 
     /// Runs `work` on a task of its own, which answers request `id`.
-    fn later(&mut self, id: u64, work: impl Future<Output = Result<Answer, Status>> + Send + 'static) {
+    fn later(
+        &mut self,
+        id: u64,
+        work: impl Future<Output = Result<Answer, Status>> + Send + 'static,
+    ) {
         self.waiting += 1;
         let owed = Owed { id, sender: Some(self.sender.clone()) };
         tokio::spawn(async move { owed.answer(work.await) });
@@ -387,7 +392,7 @@ impl Owed {
     fn answer(mut self, answer: Result<Answer, Status>) {
         if let Some(sender) = self.sender.take() {
             // The stream may be gone; then nobody waits.
-            let _ = sender.send(Done::One(self.id, answer));
+            let _ = sender.send(Done::One(self.id, answer.map(Box::new)));
         }
     }
 }
@@ -416,6 +421,18 @@ impl Ready {
 
     fn len(&self) -> usize {
         self.ids.len()
+    }
+
+    /// Makes room for so many more.
+    fn reserve(&mut self, answers: usize) {
+        self.ids.reserve(answers);
+        self.responses.reserve(answers);
+    }
+
+    /// Takes all answers but the first `kept` back; returns the requests that they were for.
+    fn withdraw(&mut self, kept: usize) -> VecDeque<u64> {
+        self.responses.truncate(kept);
+        self.ids.split_off(kept)
     }
 
     /// A message of the oldest answers; `None` if there are none.

@@ -113,9 +113,6 @@ impl Keyspace for KeyspaceService {
     }
 }
 
-fn check_cluster(
-    host: &PlacementHost,
-    header: Option<&pdpb::RequestHeader>,
-) -> Result<(), Status> {
+fn check_cluster(host: &PlacementHost, header: Option<&pdpb::RequestHeader>) -> Result<(), Status> {
     placement::header::check(host.cluster_id(), header).map_err(|error| status(&error.into()))
 }

@@ -53,10 +53,7 @@ impl Health {
             feedback_seq_no: self.sequence.fetch_add(1, Ordering::Relaxed) + 1,
             slow_score: SLOW_SCORE_HEALTHY,
         };
-        kvrpcpb::GetHealthFeedbackResponse {
-            health_feedback: Some(feedback),
-            ..Default::default()
-        }
+        kvrpcpb::GetHealthFeedbackResponse { health_feedback: Some(feedback), ..Default::default() }
     }
 }
 
@@ -176,10 +173,15 @@ impl Tikv for KvService {
     async fn batch_commands(
         &self,
         request: Request<Streaming<BatchCommandsRequest>>,
-    ) -> Result<Response<Pin<Box<dyn Stream<Item = Result<BatchCommandsResponse, Status>> + Send>>>, Status>
-    {
+    ) -> Result<
+        Response<Pin<Box<dyn Stream<Item = Result<BatchCommandsResponse, Status>> + Send>>>,
+        Status,
+    > {
         let (raw, health) = (self.raw.clone(), self.health.clone());
         let answers = batch::serve(raw, health, request.into_inner(), self.closed.clone());
         Ok(Response::new(Box::pin(answers)))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ mod keyspace;
 mod kv;
 mod pd;
 mod raw;
+mod unserved;
 
 use axum::Router;
 use tokio::sync::watch;
@@ -29,7 +30,7 @@ use crate::store_handle::StoreHandle;
 pub(crate) use pd::sole_member;
 
 /// Serves all calls. Clients reach this node at `advertise`, `host:port`; streams end when `closed`
-/// turns true. A call or a service that is not here answers UNIMPLEMENTED.
+/// turns true. A call or a service that is not here answers UNIMPLEMENTED with its name.
 pub(crate) fn router(
     store: &StoreHandle,
     host: &PlacementHost,
@@ -46,4 +47,5 @@ pub(crate) fn router(
         .add_service(keyspace::server(host.clone(), closed.clone()))
         .add_service(health)
         .into_axum_router()
+        .layer(axum::middleware::from_fn(unserved::name_the_call))
 }

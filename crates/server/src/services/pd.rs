@@ -5,7 +5,7 @@
 //!        ──> write  ──> plan, rows through the system region ───────┤
 //!        ──> stream ──> one of the two for each message ────────────┤
 //!                                                                   v
-//!   answer <── reply, or the same message with nothing but an error in its header, or a gRPC status
+//!   answer <── reply, or an empty one with an error in its header, or a gRPC status
 //! ```
 //!
 //! Each method is one call of [`Placement`]; what is not here answers UNIMPLEMENTED. GetMembers and
@@ -45,8 +45,8 @@ pub(crate) struct PdService {
     closed: watch::Receiver<bool>,
 }
 
-/// The service for a server. Clients reach this node at `advertise`; streams end when `closed` turns
-/// true.
+/// The service for a server. Clients reach this node at `advertise`; streams end when `closed`
+/// turns true.
 pub(crate) fn server(
     host: PlacementHost,
     advertise: &str,
@@ -389,9 +389,8 @@ impl Pd for PdService {
         let (request, wall_ms) = (request.into_inner(), self.host.wall_ms());
         let refused =
             |header| pdpb::UpdateServiceGcSafePointResponse { header, ..Default::default() };
-        let plan = |placement: &Placement| {
-            placement.update_service_gc_safe_point(&request, wall_ms)
-        };
+        let plan =
+            |placement: &Placement| placement.update_service_gc_safe_point(&request, wall_ms);
         self.write(plan, refused).await
     }
 
@@ -464,10 +463,8 @@ impl Pd for PdService {
         request: Request<pdpb::DeleteGlobalGcBarrierRequest>,
     ) -> Result<Response<pdpb::DeleteGlobalGcBarrierResponse>, Status> {
         let (request, wall_ms) = (request.into_inner(), self.host.wall_ms());
-        let refused =
-            |header| pdpb::DeleteGlobalGcBarrierResponse { header, ..Default::default() };
-        self.write(|placement| placement.delete_global_gc_barrier(&request, wall_ms), refused)
-            .await
+        let refused = |header| pdpb::DeleteGlobalGcBarrierResponse { header, ..Default::default() };
+        self.write(|placement| placement.delete_global_gc_barrier(&request, wall_ms), refused).await
     }
 
     // Timestamps that others tell.

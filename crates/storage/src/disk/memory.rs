@@ -1,15 +1,17 @@
 //! A disk in memory that fails on demand.
 //!
-//! It behaves like the worst disk that [`Disk`] allows and always the same way from the same seed. Each file remembers its
-//! writes since the last sync with what they replaced, each folder its changes of names since the last `sync_dir`:
+//! It behaves like the worst disk that [`Disk`] allows and always the same way from the same seed.
+//! Each file remembers its writes since the last sync with what they replaced, each folder its
+//! changes of names since the last `sync_dir`:
 //!
 //! ```text
-//!    bytes now  ◀── write 3 ◀── write 2 ◀── write 1 ◀── bytes that are safe      power_loss(): back to the right end,
-//!                  (each with its new and its old bytes)                          then each write again: lost, kept, torn
+//!    bytes now  ◀── write 3 ◀── write 2 ◀── write 1 ◀── bytes that are safe
+//!                  (each with its new and its old bytes)
+//!    power_loss(): back to the right end, then each write again: lost, kept or torn
 //! ```
 //!
-//! [`MemoryDisk::power_loss`] and [`MemoryDisk::kill`] end the process that used the disk: every file opened before
-//! answers with an error afterwards.
+//! [`MemoryDisk::power_loss`] and [`MemoryDisk::kill`] end the process that used the disk: every
+//! file opened before answers with an error afterwards.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,7 +22,8 @@ use base::Prng;
 
 use super::{Disk, DiskFile, SECTOR};
 
-/// A disk in memory. Clones are the same disk; [`MemoryDisk::image`] makes another one with the same content.
+/// A disk in memory. Clones are the same disk; [`MemoryDisk::image`] makes another one with the
+/// same content.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryDisk {
     state: Arc<Mutex<State>>,
@@ -94,17 +97,18 @@ impl MemoryDisk {
         self.state.lock().expect("nobody panics while holding the disk")
     }
 
-    /// The machine loses power. Every write since the last sync of its file is lost, kept or torn at sector boundaries;
-    /// of the changes of names since the last `sync_dir` any number of the last ones are lost.
+    /// The machine loses power. Every write since the last sync of its file is lost, kept or torn
+    /// at sector boundaries; of the changes of names since the last `sync_dir` any number of the
+    /// last ones are lost.
     pub fn power_loss(&self, prng: &mut Prng) {
         let mut state = self.state();
         for file in state.files.values_mut() {
             file.power_loss(prng);
         }
-        let kept = prng.below(state.renamings.len() as u64 + 1) as usize;
+        let mut kept = prng.below(state.renamings.len() as u64 + 1) as usize;
         let mut renamings = std::mem::take(&mut state.renamings);
-        while renamings.get(kept).is_some_and(|renaming| renaming.with_previous) {
-            renamings.remove(kept);
+        if renamings.get(kept).is_some_and(|renaming| renaming.with_previous) {
+            kept -= 1;
         }
         renamings.truncate(kept);
         for renaming in renamings {
@@ -146,7 +150,8 @@ impl MemoryDisk {
         self.state().syncs_until_failure = None;
     }
 
-    /// The next write ends after `bytes` bytes, or where the sector before that ends, with an error of this kind.
+    /// The next write ends after `bytes` bytes, or where the sector before that ends, with an error
+    /// of this kind.
     pub fn fail_next_write(&self, bytes: u64, kind: io::ErrorKind) {
         self.state().write_failure = Some((bytes, kind));
     }
@@ -162,8 +167,8 @@ impl MemoryDisk {
         Some(state.files[state.names.get(path)?].bytes.clone())
     }
 
-    /// Flips one bit of a file, on the disk itself: no sync brings it back. `bit` counts from the file's start and must
-    /// lie inside it.
+    /// Flips one bit of a file, on the disk itself: no sync brings it back. `bit` counts from the
+    /// file's start and must lie inside it.
     pub fn flip_bit(&self, path: &Path, bit: u64) {
         let (at, mask) = ((bit / 8) as usize, 1 << (bit % 8));
         self.damage(path, |bytes| bytes[at] ^= mask);
@@ -202,8 +207,11 @@ impl Names for BTreeMap<PathBuf, u64> {
 }
 
 impl State {
+    /// What a file system counts: files that have a name or are open.
     fn used(&self) -> u64 {
-        self.files.values().map(|file| file.bytes.len() as u64).sum()
+        let named: BTreeSet<u64> = self.names.values().copied().collect();
+        let counted = self.files.iter().filter(|(id, file)| file.open > 0 || named.contains(id));
+        counted.map(|(_, file)| file.bytes.len() as u64).sum()
     }
 
     fn rename(&mut self, path: &Path, file: Option<u64>, with_previous: bool) {
@@ -237,7 +245,8 @@ impl State {
         Arc::new(MemoryFile { disk: disk.clone(), id, generation: self.generation })
     }
 
-    /// How much of a write of `len` bytes at `offset` of a file of `size` bytes can be done, and what comes then.
+    /// How much of a write of `len` bytes at `offset` of a file of `size` bytes can be done, and
+    /// what comes then.
     fn permit(&mut self, offset: u64, len: u64, size: u64) -> (u64, io::Result<()>) {
         self.counts.writes += 1;
         // A write that fails ends where a sector does.

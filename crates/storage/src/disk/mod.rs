@@ -1,21 +1,22 @@
 //! Files and folders, as the raft log sees them.
 //!
-//! Everything the log writes goes through [`Disk`] and [`DiskFile`], so that a test or the simulator can put a disk under
-//! it that loses what was not synced, tears writes, flips bits or fills up. There are exactly two implementations:
+//! Everything the log writes goes through [`Disk`] and [`DiskFile`], so that a test or the
+//! simulator can put a disk under it that loses what was not synced, tears writes, flips bits or
+//! fills up. There are exactly two implementations:
 //!
 //! ```text
-//!    raft log ──▶ dyn Disk ─┬─ RealDisk     std::fs, positioned writes, fdatasync, fsync of folders
-//!                           └─ MemoryDisk   bytes in memory, faults on demand, the same from the same seed
+//!    raft log ──▶ dyn Disk ─┬─ RealDisk     std::fs, positioned writes, fdatasync, fsync of dirs
+//!                           └─ MemoryDisk   bytes in memory, faults on demand, by seed
 //! ```
 //!
 //! What a caller may rely on, and nothing more:
-//! 1. Bytes written before [`DiskFile::sync_data`] returned `Ok` survive a power loss. Those written after it may be
-//!    there, may be absent, or in part: sector by sector (512 bytes, [`SECTOR`]), in any order. A sector is either the
-//!    old or the new one.
-//! 2. A file that was created, renamed or removed is so after a power loss only once [`Disk::sync_dir`] of its folder
-//!    returned `Ok`.
-//! 3. A failed `sync_data` says nothing about what is on the disk. It must not be tried again: the system may have
-//!    forgotten which pages were dirty, and then reports a success that is none.
+//! 1. Bytes written before [`DiskFile::sync_data`] returned `Ok` survive a power loss. Those
+//!    written after it may be there, may be absent, or in part: sector by sector (512 bytes,
+//!    [`SECTOR`]), in any order. A sector is either the old or the new one.
+//! 2. A file that was created, renamed or removed is so after a power loss only once
+//!    [`Disk::sync_dir`] of its folder returned `Ok`.
+//! 3. A failed `sync_data` says nothing about what is on the disk. It must not be tried again: the
+//!    system may have forgotten which pages were dirty, and then reports a success that is none.
 //!
 //! Where to start: the two traits below; then `memory.rs` for the faults.
 
@@ -69,12 +70,13 @@ pub trait DiskFile: Send + Sync {
     /// Fills `buf` from `offset` on. `UnexpectedEof` if the file ends before that.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
 
-    /// Writes all of `data` at `offset`, making the file longer if need be. `StorageFull` if the disk is full; then
-    /// some of its sectors may have been written.
+    /// Writes all of `data` at `offset`, making the file longer if need be. `StorageFull` if the
+    /// disk is full; then some of its sectors may have been written.
     fn write_at(&self, data: &[u8], offset: u64) -> io::Result<()>;
 
-    /// Makes the file at least `size` bytes long by writing zeros after its end. Written ones and not a hole, so that
-    /// later writes into it change no metadata and [`DiskFile::sync_data`] has only data to wait for.
+    /// Makes the file at least `size` bytes long by writing zeros after its end. Written ones and
+    /// not a hole, so that later writes into it change no metadata and [`DiskFile::sync_data`] has
+    /// only data to wait for.
     fn preallocate(&self, size: u64) -> io::Result<()>;
 
     /// Waits until all bytes written so far survive a power loss.

@@ -160,7 +160,8 @@ fn load_and_read(name: &str, key_of: fn(u64) -> [u8; 20]) {
     let mut quiet = 0;
     while quiet < 20 {
         let now = engine.properties();
-        let busy = now.running_compactions + now.running_flushes > 0;
+        let running = now.running_compactions + now.running_flushes;
+        let busy = running > 0 || now.level0_files >= 4;
         quiet = if busy { 0 } else { quiet + 1 };
         std::thread::park_timeout(Duration::from_millis(10));
     }

@@ -7,10 +7,10 @@
 //! conformance suite runs on both:
 //!
 //! ```text
-//!   applier ──WriteBatch──► write ──┐                       ┌── RocksEngine   a folder on disk
-//!   readers ──get, snapshot, iter───┤  Arc<dyn Engine>  ────┤
-//!   jobs    ──sst_writer, ingest────┘  (families: default,  └── MemoryEngine  a map that knows what
-//!                                       lock, write, raft)                    a power loss takes
+//!   applier ──WriteBatch──► write ──┐                      ┌── RocksEngine   a folder on disk
+//!   readers ──get, snapshot, iter───┤  Arc<dyn Engine>  ───┤
+//!   jobs    ──sst_writer, ingest────┘  (families: default, └── MemoryEngine  a map that knows what
+//!                                       lock, write, raft)                   a power loss takes
 //! ```
 //!
 //! What a write promises, and what callers build on:

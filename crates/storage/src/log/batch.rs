@@ -7,10 +7,11 @@ use bytes::Bytes;
 
 use super::record;
 
-/// Rows that become one record of the log: after a crash all of them are there or none. Rows of a region count in the
-/// order in which they were added.
+/// Rows that become one record of the log: after a crash all of them are there or none. Rows of a
+/// region count in the order in which they were added.
 ///
-/// Entries and states are kept by reference count; their bytes are copied once, when the batch is written.
+/// Entries and states are kept by reference count; their bytes are copied once, when the batch is
+/// written.
 #[derive(Clone, Debug, Default)]
 pub struct LogBatch {
     rows: Vec<BatchRow>,
@@ -33,8 +34,8 @@ impl LogBatch {
         Self::default()
     }
 
-    /// Appends entries to a region's log. They must follow each other. If the first is not above the region's last, the
-    /// log is cut there: the old entries from that index on are replaced.
+    /// Appends entries to a region's log. They must follow each other. If the first is not above
+    /// the region's last, the log is cut there: the old entries from that index on are replaced.
     pub fn append(&mut self, region: RegionId, entries: &[Entry]) {
         self.add_entries(region, entries, false);
     }
@@ -64,9 +65,10 @@ impl LogBatch {
         self.rows.push(BatchRow::State { region, value });
     }
 
-    /// Takes the entries up to and with `index` out of the log and remembers `term` as the term of `index`. The log goes
-    /// on behind it. Does nothing if the log is truncated that far already. If there is an entry at `index` of another
-    /// term, the entries after it are not of the log that `(index, term)` is of, and go too.
+    /// Takes the entries up to and with `index` out of the log and remembers `term` as the term of
+    /// `index`. The log goes on behind it. Does nothing if the log is truncated that far already.
+    /// If there is an entry at `index` of another term, the entries after it are not of the log
+    /// that `(index, term)` is of, and go too.
     pub fn truncate(&mut self, region: RegionId, index: Index, term: Term) {
         assert!(index < Index::MAX, "region {region}: no log is that long");
         self.meta_len += record::TRUNCATE_LEN;

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use base::{Index, RegionId, Term};
 
-/// Why the log could not do what it was asked to. In every case all that was durable before still is.
+/// Why the log could not do what it was asked to. In every case all that was durable before still
+/// is.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
     /// The disk is full. Nothing changed; the same call works once there is space.
@@ -27,8 +28,8 @@ pub enum LogError {
         /// The system's answer.
         source: io::Error,
     },
-    /// An earlier write or sync failed, and nobody knows what of it is on the disk. The log takes no more writes; after a
-    /// restart it is what the disk really has.
+    /// An earlier write or sync failed, and nobody knows what of it is on the disk. The log takes
+    /// no more writes; after a restart it is what the disk really has.
     #[error("the raft log stopped because of an earlier failure at {}: {cause}", path.display())]
     Poisoned {
         /// The file of the first failure.
@@ -36,12 +37,12 @@ pub enum LogError {
         /// What failed there.
         cause: String,
     },
-    /// Something durable is not there any more, or not as it was written. An operator must act: restore the folder or
-    /// give up this store.
+    /// Something durable is not there any more, or not as it was written. An operator must act:
+    /// restore the folder or give up this store.
     #[error(transparent)]
     Damaged(Box<Damage>),
     /// The file was written by a newer version. Start that one.
-    #[error("{} has format {found} of the raft log; this version knows up to {known}", path.display())]
+    #[error("{} has format {found} of the raft log; known are those up to {known}", path.display())]
     Newer {
         /// The file.
         path: PathBuf,
@@ -57,7 +58,7 @@ pub enum LogError {
         path: PathBuf,
     },
     /// The caller appends entries that do not follow the region's log. Nothing was written.
-    #[error("region {region}: entries from {found} on do not fit a log of {truncated} exclusive to {last}")]
+    #[error("region {region}: entries from {found} on do not follow ({truncated}, {last}]")]
     Gap {
         /// The region.
         region: RegionId,
@@ -100,8 +101,8 @@ pub struct Damage {
     pub what: &'static str,
     /// Log positions from and up to which nothing could be read. The end is unknown if it is zero.
     pub positions: (u64, u64),
-    /// Entries that were written, are neither truncated nor replaced, and cannot be read. There may be more that no
-    /// remaining record speaks of.
+    /// Entries that were written, are neither truncated nor replaced, and cannot be read. There may
+    /// be more that no remaining record speaks of.
     pub lost: Vec<LostEntries>,
 }
 

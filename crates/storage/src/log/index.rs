@@ -1,16 +1,17 @@
 //! Where everything is: the log's index in memory.
 //!
 //! ```text
-//!    regions:  7 ──▶ truncated (120, t3)  state  runs ──▶ [121: slot slot slot ...]      slot = term, segment, offset,
-//!              9 ──▶ ...                                                                        length, kind, checksum
+//!    regions:  7 ──▶ truncated (120, t3)  state  runs ──▶ [121: slot slot slot ...]
+//!              9 ──▶ ...                  slot = term, segment, offset, length, kind, checksum
 //!    segments: 4 ──▶ file, how many rows in it are still wanted
 //! ```
-//! The writer puts every record through [`LogIndex::apply`] after it wrote it, recovery after it read it: the index after
-//! a restart is the one before it because the same code made it from the same bytes.
+//! The writer puts every record through [`LogIndex::apply`] after it wrote it, recovery after it
+//! read it: the index after a restart is the one before it because the same code made it from the
+//! same bytes.
 //!
-//! While records are replayed a region may have several runs: its older entries may have been written again later in the
-//! log than its newer ones. At the end of recovery, and always after it, there is at most one, and it begins right behind
-//! the truncated index.
+//! While records are replayed a region may have several runs: its older entries may have been
+//! written again later in the log than its newer ones. At the end of recovery, and always after it,
+//! there is at most one, and it begins right behind the truncated index.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -212,8 +213,8 @@ impl LogIndex {
         self.segments.insert(seq, SegmentUse { segment, live_rows: 0, live_bytes: 0 });
     }
 
-    /// Takes in the rows of a record of `segment`, whose entries' data begins at `data_offset` of the file. The record
-    /// must be intact.
+    /// Takes in the rows of a record of `segment`, whose entries' data begins at `data_offset` of
+    /// the file. The record must be intact.
     pub(super) fn apply(&mut self, meta: &[u8], segment: u32, data_offset: u32) {
         let mut offset = data_offset;
         let mut rows = Rows::new(meta);
@@ -275,13 +276,7 @@ impl LogIndex {
         claim(segments, segment, value.len() as u32);
     }
 
-    fn apply_truncation(
-        &mut self,
-        region: RegionId,
-        to: (Index, Term),
-        reset: bool,
-        segment: u32,
-    ) {
+    fn apply_truncation(&mut self, region: RegionId, to: (Index, Term), reset: bool, segment: u32) {
         let Self { regions, segments } = self;
         let log = regions.entry(region).or_default();
         let again = to.0 == log.truncated.0 && log.truncated_in != 0;

@@ -6,8 +6,8 @@
 //!      ▲                    (no spare: a new file of zeros)
 //!      └────────────────────────────────────────────────────────────────────── purge ◀── dead
 //! ```
-//! The writer takes what is ready, and then only has to sync the segment it leaves. If nothing is ready it does the work
-//! itself, or waits for the job that is doing it.
+//! The writer takes what is ready, and then only has to sync the segment it leaves. If nothing is
+//! ready it does the work itself, or waits for the job that is doing it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,8 +19,10 @@ use super::error::LogError;
 use super::segment::{FIRST_RECORD, FileHead, MARKER_LEN, Segment};
 
 const SUFFIX: &str = ".raftlog";
-/// Segments that hold a single large record are a multiple of this long.
-const LARGE_UNIT: u64 = 4096;
+/// Segments of an unusual length are a multiple of this long.
+const UNIT: u64 = 4096;
+/// Length of a new log's first segment: short, because the start of a new store waits for it.
+const FIRST_BYTES: u64 = 1 << 20;
 
 /// A file of the right length that belongs to no segment.
 pub(super) struct Spare {
@@ -73,7 +75,16 @@ impl Pool {
             options;
         let stock = Mutex::new(Stock { ready: None, spares, next_seq, next_name });
         let (dir, synced) = (dir.to_owned(), AtomicU64::new(synced));
-        Self { disk, dir, segment_bytes, spares_max, salt, synced, stock, preparing: Mutex::new(()) }
+        Self {
+            disk,
+            dir,
+            segment_bytes,
+            spares_max,
+            salt,
+            synced,
+            stock,
+            preparing: Mutex::new(()),
+        }
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {
@@ -96,7 +107,8 @@ impl Pool {
         (stock.spares.len() + usize::from(stock.ready.is_some())) as u64 * self.segment_bytes
     }
 
-    /// An empty segment numbered above `after`, with room for a record of `len` bytes, its head durable.
+    /// An empty segment numbered above `after`, with room for a record of `len` bytes, its head
+    /// durable.
     pub(super) fn take(&self, after: u32, len: u64) -> Result<Segment, LogError> {
         if len > self.capacity() {
             return self.large(len);
@@ -109,6 +121,12 @@ impl Pool {
             Some(segment) => Ok(segment),
             None => self.build(),
         }
+    }
+
+    /// The first segment of a new log.
+    pub(super) fn first(&self) -> Result<Segment, LogError> {
+        let size = FIRST_BYTES.min(self.segment_bytes);
+        self.large(size - u64::from(FIRST_RECORD) - MARKER_LEN)
     }
 
     fn take_ready(&self, after: u32) -> Option<Segment> {
@@ -162,11 +180,11 @@ impl Pool {
         Ok(head)
     }
 
-    /// A segment for one record that fits no other.
+    /// A segment of just the length for records of `len` bytes.
     fn large(&self, len: u64) -> Result<Segment, LogError> {
         let Spare { path, file } = self.create()?;
         let head = self.next_head();
-        let size = (u64::from(FIRST_RECORD) + len + MARKER_LEN).next_multiple_of(LARGE_UNIT);
+        let size = (u64::from(FIRST_RECORD) + len + MARKER_LEN).next_multiple_of(UNIT);
         let written = file
             .preallocate(size)
             .and_then(|()| file.write_at(&head.encode(), 0))
@@ -187,8 +205,7 @@ impl Pool {
             stock.next_name - 1
         };
         let path = self.dir.join(format!("{number:08}{SUFFIX}"));
-        let file =
-            self.disk.create(&path).map_err(|error| LogError::io("create", &path, error))?;
+        let file = self.disk.create(&path).map_err(|error| LogError::io("create", &path, error))?;
         Ok(Spare { path, file })
     }
 
@@ -203,8 +220,8 @@ impl Pool {
         self.disk.sync_dir(&self.dir).map_err(|error| LogError::io("sync", &self.dir, error))
     }
 
-    /// Takes back the file of a dead segment. Returns whether it will be used again; otherwise it is removed, and whoever
-    /// still reads it can go on.
+    /// Takes back the file of a dead segment. Returns whether it will be used again; otherwise it
+    /// is removed, and whoever still reads it can go on.
     pub(super) fn give_back(&self, segment: Arc<Segment>) -> Result<bool, LogError> {
         let fits = segment.size == self.segment_bytes;
         match Arc::try_unwrap(segment) {
@@ -229,22 +246,25 @@ impl Pool {
     }
 }
 
-/// Prepares the next segment beside the log writer, so that the writer need not wait for it. Cheap to clone.
+/// Prepares the next segment beside the log writer, so that the writer need not wait for it. Cheap
+/// to clone.
 #[derive(Clone)]
 pub struct Preparer {
     pub(super) pool: Arc<Pool>,
 }
 
 impl Preparer {
-    /// Whether [`Preparer::prepare`] has anything to do. Costs next to nothing: ask after every write.
+    /// Whether [`Preparer::prepare`] has anything to do. Costs next to nothing: ask after every
+    /// write.
     pub fn is_needed(&self) -> bool {
         self.pool.stock().ready.is_none()
     }
 
-    /// Makes the next segment ready if none is: some megabytes of zeros and a sync, or only a sync if a purged file can
-    /// be used again. The log goes on meanwhile.
+    /// Makes the next segment ready if none is: some megabytes of zeros and a sync, or only a sync
+    /// if a purged file can be used again. The log goes on meanwhile.
     ///
-    /// Errors: `Full`, `Io`; nothing is lost by them, the writer will try for itself when it needs the segment.
+    /// Errors: `Full`, `Io`; nothing is lost by them, the writer will try for itself when it needs
+    /// the segment.
     pub fn prepare(&self) -> Result<(), LogError> {
         self.pool.prepare()
     }

@@ -1,17 +1,19 @@
 //! Purging: how the log gives back space.
 //!
-//! Segments leave in the order in which they were written, the oldest first, and only when nothing in them is wanted. So
-//! whatever cancels something (a truncation, a removal, a newer suffix) stays at least as long as what it cancels, and the
-//! remaining segments alone always tell the whole story.
+//! Segments leave in the order in which they were written, the oldest first, and only when nothing
+//! in them is wanted. So whatever cancels something (a truncation, a removal, a newer suffix) stays
+//! at least as long as what it cancels, and the remaining segments alone always tell the whole
+//! story.
 //!
 //! ```text
 //!    oldest ──────────────────────────▶ active
 //!    [dead] [dead] [few live] [live] [live]
-//!      1. write the few live rows again at the end      2. sync      3. write and sync "the oldest is now ..."
+//!      1. write the few live rows again at the end      2. sync
+//!      3. write and sync "the oldest is now ..."
 //!      4. only then hand the files back to be used again
 //! ```
-//! An old segment is written again only if the log wastes more than it holds: then each byte that is written again frees
-//! at least one, in the long run.
+//! An old segment is written again only if the log wastes more than it holds: then each byte that
+//! is written again frees at least one, in the long run.
 
 use std::sync::Arc;
 
@@ -42,13 +44,14 @@ pub struct PurgeReport {
 }
 
 impl RaftLog {
-    /// Gives back the space of segments in which nothing is wanted any more. If the log takes more than twice what it
-    /// holds (and three segments more), it writes the rest of its oldest segments again to free them, up to
-    /// `rewrite_bytes_max` bytes a call. Calling it when there is nothing to do costs next to nothing.
+    /// Gives back the space of segments in which nothing is wanted any more. If the log takes more
+    /// than twice what it holds (and three segments more), it writes the rest of its oldest
+    /// segments again to free them, up to `rewrite_bytes_max` bytes a call. Calling it when there
+    /// is nothing to do costs next to nothing.
     ///
-    /// Errors: as [`RaftLog::write`] and [`RaftLog::sync`]; `Damaged` if a live entry that had to be written again is not
-    /// what was written. The log is what it was then, and can be written. `Io` if a file could not be removed; it will
-    /// be at the next start.
+    /// Errors: as [`RaftLog::write`] and [`RaftLog::sync`]; `Damaged` if a live entry that had to
+    /// be written again is not what was written. The log is what it was then, and can be written.
+    /// `Io` if a file could not be removed; it will be at the next start.
     pub fn purge(&mut self) -> Result<PurgeReport, LogError> {
         self.refuse_after_failure()?;
         let mut report = PurgeReport::default();
@@ -57,8 +60,8 @@ impl RaftLog {
         // Even if there was no space to write old rows again: what is dead can go, and makes space.
         let oldest = self.oldest_live();
         if oldest > self.oldest && self.refuse_after_failure().is_ok() {
-            // What was written again, and what cancelled the rest, must be durable before a head says that the old
-            // segments are not needed, and that before they go.
+            // What was written again, and what cancelled the rest, must be durable before a head
+            // says that the old segments are not needed, and that before they go.
             self.sync()?;
             self.advance_oldest(oldest)?;
             self.drop_dead(&mut report)?;
@@ -95,7 +98,8 @@ impl RaftLog {
         live.map_or(self.active.seq, |(seq, _)| *seq)
     }
 
-    /// The oldest segment with live rows, if the log wastes so much that these should be written again.
+    /// The oldest segment with live rows, if the log wastes so much that these should be written
+    /// again.
     fn segment_to_rewrite(&self) -> Option<u32> {
         let index = self.index.read().expect(NO_PANIC);
         let full = index.segments.values().filter(|used| used.segment.seq != self.active.seq);
@@ -107,7 +111,8 @@ impl RaftLog {
         full.map(|used| used.segment.seq).next().filter(|_| wasted > allowed)
     }
 
-    /// Writes live rows of segment `seq` again, about `budget` bytes of them. Returns how many bytes.
+    /// Writes live rows of segment `seq` again, about `budget` bytes of them. Returns how many
+    /// bytes.
     fn rewrite_from(&mut self, seq: u32, budget: u64) -> Result<u64, LogError> {
         let rows = LiveRows::collect(&self.index.read().expect(NO_PANIC), seq, budget);
         assert!(!rows.is_empty(), "segment {seq} is rewritten because of its live rows");
@@ -225,7 +230,8 @@ impl LiveRows {
                 return;
             }
         }
-        self.pieces.push((region, Piece { segment: segment.clone(), first: at, slots: vec![slot] }));
+        self.pieces
+            .push((region, Piece { segment: segment.clone(), first: at, slots: vec![slot] }));
     }
 }
 

@@ -64,11 +64,11 @@ impl LogReader {
         })
     }
 
-    /// The entries from `low` up to and without `high`, in order: as many as have `bytes_max` bytes of data together, but
-    /// at least one if there is one in the range.
+    /// The entries from `low` up to and without `high`, in order: as many as have `bytes_max` bytes
+    /// of data together, but at least one if there is one in the range.
     ///
-    /// Errors: `Compacted` if `low` is not above the truncated index, `Unavailable` if `high - 1` is above the last,
-    /// `Damaged` and `Io` if the disk does not give back what was written.
+    /// Errors: `Compacted` if `low` is not above the truncated index, `Unavailable` if `high - 1`
+    /// is above the last, `Damaged` and `Io` if the disk does not give back what was written.
     pub fn entries(
         &self,
         region: RegionId,
@@ -81,7 +81,8 @@ impl LogReader {
         }
         let pieces = self.pieces(region, low, high, bytes_max)?;
         let mut entries = Vec::with_capacity(pieces.iter().map(|piece| piece.slots.len()).sum());
-        // The index is not held while the files are read. A piece holds its segment, whose file is not used again before.
+        // The index is not held while the files are read. A piece holds its segment, whose file is
+        // not used again before.
         for piece in pieces {
             piece.read(region, &mut entries)?;
         }
@@ -161,11 +162,7 @@ impl Piece {
     }
 
     /// Reads the piece and appends its entries, checked, to `entries`.
-    pub(super) fn read(
-        &self,
-        region: RegionId,
-        entries: &mut Vec<Entry>,
-    ) -> Result<(), ReadError> {
+    pub(super) fn read(&self, region: RegionId, entries: &mut Vec<Entry>) -> Result<(), ReadError> {
         let Segment { path, file, .. } = &*self.segment;
         let start = self.start();
         let mut bytes = BytesMut::zeroed((self.end() - start) as usize);

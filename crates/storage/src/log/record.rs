@@ -5,17 +5,21 @@
 //!    crc  meta crc  meta len  data len  start  synced  oldest  0   rows     entries   8 bytes
 //!    u32  u32       u32       u32       u64    u64     u32   u32
 //! ```
-//! All numbers are little endian. `crc` covers the rest of the head and, though they are not written there, the log's
-//! salt and the segment's number: in a file that is used again no old head passes for a new one. `meta crc` covers the
-//! rows; each entry's row has the checksum of its data. So every byte that matters is covered exactly once, and one entry
-//! can be checked without reading its whole record.
+//! All numbers are little endian. `crc` covers the rest of the head and, though they are not
+//! written there, the log's salt and the segment's number: in a file that is used again no old head
+//! passes for a new one. `meta crc` covers the rows; each entry's row has the checksum of its data.
+//! So every byte that matters is covered exactly once, and one entry can be checked without reading
+//! its whole record.
 //!
 //! | row | tag | then |
 //! |---|---|---|
-//! | append, rewrite | 1, 5 | region u64, first index u64, count u32, count × (term u64, data crc u32, kind and length u32) |
+//! | append, rewrite | 1, 5 | region u64, first index u64, count u32, count × entry |
 //! | state | 2 | region u64, length u32, bytes |
 //! | truncate, reset | 3, 6 | region u64, index u64, term u64 |
 //! | remove | 4 | region u64 |
+//!
+//! An entry in a row is its term u64, the checksum of its data u32, and its kind and length in one
+//! u32. The data itself follows the rows, entry by entry in their order.
 
 use base::{EntryKind, Index, RegionId, Term};
 use crc32fast::Hasher;
@@ -73,12 +77,13 @@ pub(super) struct Head {
     pub(super) meta_crc: u32,
     pub(super) meta_len: u32,
     pub(super) data_len: u32,
-    /// Log position of the record: how many bytes of records were written before it since the log exists.
+    /// Log position of the record: how many bytes of records were written before it since the log
+    /// exists.
     pub(super) start: u64,
     /// All records before this position were durable when this one was written.
     pub(super) synced: u64,
-    /// Number of the oldest segment that was still needed when this record was written. All that replaces what was in
-    /// older ones was durable by then.
+    /// Number of the oldest segment that was still needed when this record was written. All that
+    /// replaces what was in older ones was durable by then.
     pub(super) oldest: u32,
 }
 
@@ -144,8 +149,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-/// Encodes `batch` as one record into `out`, whose old content goes. `resets` are the numbers of the truncations that
-/// empty the log, ascending. The lengths and checksums of `head` are filled in here; returns the complete one.
+/// Encodes `batch` as one record into `out`, whose old content goes. `resets` are the numbers of
+/// the truncations that empty the log, ascending. The lengths and checksums of `head` are filled in
+/// here; returns the complete one.
 pub(super) fn encode(
     batch: &LogBatch,
     resets: &[usize],
@@ -218,11 +224,26 @@ fn encode_row(batch: &LogBatch, row: &BatchRow, reset: bool, out: &mut Vec<u8>) 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Row<'a> {
     /// Entries, `cut`ting off what was there from the first on, or written again.
-    Append { region: RegionId, first: Index, entries: EntryRows<'a>, cut: bool },
-    State { region: RegionId, value: &'a [u8] },
+    Append {
+        region: RegionId,
+        first: Index,
+        entries: EntryRows<'a>,
+        cut: bool,
+    },
+    State {
+        region: RegionId,
+        value: &'a [u8],
+    },
     /// `reset`: all entries go, not only those up to `index`.
-    Truncate { region: RegionId, index: Index, term: Term, reset: bool },
-    Remove { region: RegionId },
+    Truncate {
+        region: RegionId,
+        index: Index,
+        term: Term,
+        reset: bool,
+    },
+    Remove {
+        region: RegionId,
+    },
 }
 
 /// What a row says of an entry.
@@ -342,8 +363,8 @@ pub(super) fn body<'a>(head: &Head, bytes: &'a [u8]) -> (&'a [u8], &'a [u8]) {
     (meta, &rest[..head.data_len as usize])
 }
 
-/// Calls `found(region, index, good)` for each entry of the record that `bytes` begin with. False if its rows are not as
-/// they were written, or do not fit the data.
+/// Calls `found(region, index, good)` for each entry of the record that `bytes` begin with. False
+/// if its rows are not as they were written, or do not fit the data.
 pub(super) fn check_entries(
     head: &Head,
     bytes: &[u8],

@@ -1,17 +1,19 @@
-//! Recovery: from the files of a folder to a log that can be written, or to an error that says what is lost.
+//! Recovery: from the files of a folder to a log that can be written, or to an error that says what
+//! is lost.
 //!
 //! ```text
 //!    1. survey    the head of every file; which segments have records; the oldest that is needed
 //!    2. replay    the records in order, each checked, into the index
-//!    3. the end   a record that never became durable is cut off; what is left is made durable and vouched for
+//!    3. the end   a record that never became durable is cut off; the rest is made durable
 //! ```
 //! Up to step 3 it only reads: a folder that is refused is left as it was found.
 //!
-//! Replay meets a place where no good record follows. Whether that is the end of the log or damage is decided by what was
-//! known to be durable at any later time: each record says up to which position the log was durable when it was
-//! written, and so does the head of each segment. If the highest such position is not above the place, nothing from here
-//! on was ever durable, so the log ends here. Otherwise something durable is gone. Then replay goes on behind the damage, only
-//! to find out what is missing.
+//! Replay meets a place where no good record follows. Whether that is the end of the log or damage
+//! is decided by what was known to be durable at any later time: each record says up to which
+//! position the log was durable when it was written, and so does the head of each segment. If the
+//! highest such position is not above the place, nothing from here on was ever durable, so the log
+//! ends here. Otherwise something durable is gone. Then replay goes on behind the damage, only to
+//! find out what is missing.
 
 use std::path::Path;
 use std::sync::{Arc, RwLock};
@@ -93,7 +95,7 @@ fn fill_pool(
 
 /// A log without records.
 fn begin(pool: Arc<Pool>, options: LogOptions, replay: Replay) -> Result<RaftLog, LogError> {
-    let active = Arc::new(pool.take(0, 0)?);
+    let active = Arc::new(pool.first()?);
     let oldest = active.seq;
     let mut index = replay.index;
     index.add_segment(active.clone());
@@ -185,8 +187,8 @@ impl Replay {
             self.index.add_segment(found.segment.clone());
             let next = live[i + 1..].iter().find_map(|found| found.base);
             end = End { offset: FIRST as u64, stray: Vec::new() };
-            // Without a base, or with another: the segment was never written, or all its records are unreadable. The
-            // next segment's base tells which.
+            // Without a base, or with another: the segment was never written, or all its records
+            // are unreadable. The next segment's base tells which.
             if let Some(base) = found.base.filter(|base| *base == self.position) {
                 found.segment.read(&mut bytes)?;
                 end = self.segment(&found.segment, &bytes, base, next);
@@ -199,7 +201,8 @@ impl Replay {
         Ok(end)
     }
 
-    /// Replays a segment up to log position `next`, where the next segment begins, or to its end if it is the last.
+    /// Replays a segment up to log position `next`, where the next segment begins, or to its end if
+    /// it is the last.
     fn segment(&mut self, segment: &Segment, bytes: &[u8], base: u64, next: Option<u64>) -> End {
         let mut at = FIRST;
         loop {
@@ -211,7 +214,8 @@ impl Replay {
                 at += len;
                 continue;
             }
-            let behind = at + self.head(segment, bytes, at).map_or(8, |head| head.record_len() as usize);
+            let behind =
+                at + self.head(segment, bytes, at).map_or(8, |head| head.record_len() as usize);
             let mut later = Vec::new();
             each_head(bytes, behind, segment.seed, Some(base), |at, head| later.push((at, head)));
             let is_end = match next {
@@ -264,7 +268,8 @@ impl Replay {
         self.index.apply(meta, segment.seq, u32::try_from(data).expect("segments are below 4 GiB"));
     }
 
-    /// Takes in the rows of a damaged record, if they are readable, so that what they say is not counted as lost.
+    /// Takes in the rows of a damaged record, if they are readable, so that what they say is not
+    /// counted as lost.
     fn salvage(&mut self, segment: &Segment, bytes: &[u8], at: usize) {
         let Some(head) = self.head(segment, bytes, at) else { return };
         let record = &bytes[at..];

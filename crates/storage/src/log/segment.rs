@@ -2,10 +2,10 @@
 //!
 //! ```text
 //!    0        8     12        16     24    28   32       40          512
-//!    magic    crc   version   salt   seq   0    synced   zeros ...   records ──▶ ... whatever the file held before
+//!    magic    crc   version   salt   seq   0    synced   zeros ...   records ──▶ ... old bytes
 //! ```
-//! The first 64 bytes keep this layout in every version of the format; `crc` covers bytes 12 to 64. The head fits one
-//! sector, so after a power loss it is the old or the new one.
+//! The first 64 bytes keep this layout in every version of the format; `crc` covers bytes 12 to 64.
+//! The head fits one sector, so after a power loss it is the old or the new one.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,20 +17,21 @@ use super::record;
 
 /// Where the first record of a segment begins.
 pub(super) const FIRST_RECORD: u32 = 512;
-/// Length of a record without rows. Room for one is left at the end of every segment, so that a log on a full disk can
-/// still write down that it does not need its oldest segments any more.
+/// Length of a record without rows. Room for one is left at the end of every segment, so that a log
+/// on a full disk can still write down that it does not need its oldest segments any more.
 pub(super) const MARKER_LEN: u64 = record::HEAD_LEN as u64;
 /// The format this version writes, and the newest it reads.
 pub(super) const VERSION: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"raftlog\n";
 const CHECKED: usize = 64;
-const _: () = assert!(record::HEAD_LEN % record::ALIGN == 0);
-const _: () = assert!(FIRST_RECORD as u64 == SECTOR && FIRST_RECORD as usize % record::ALIGN == 0);
+const _: () = assert!(record::HEAD_LEN.is_multiple_of(record::ALIGN));
+const _: () = assert!(FIRST_RECORD as u64 == SECTOR && SECTOR.is_multiple_of(record::ALIGN as u64));
 
 /// An open segment file.
 pub(super) struct Segment {
-    /// Its number. Grows with the log, is never used twice, begins at 1. A file that is used again gets a new one.
+    /// Its number. Grows with the log, is never used twice, begins at 1. A file that is used again
+    /// gets a new one.
     pub(super) seq: u32,
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,

@@ -116,7 +116,8 @@ impl Survey {
         Ok(())
     }
 
-    /// Finds the last segment with a record, and asks its records which segment is the oldest needed.
+    /// Finds the last segment with a record, and asks its records which segment is the oldest
+    /// needed.
     fn find_last(&mut self, segments: &mut Vec<Found>) -> Result<(), LogError> {
         let mut bytes = Vec::new();
         while let Some(mut found) = segments.pop() {
@@ -204,8 +205,8 @@ fn read_whole(
     file.read_at(bytes, 0).map_err(io)
 }
 
-/// Calls `visit(offset, head)` for every record head in a segment's bytes from `from` on, also behind damage. `base`: log
-/// position of the segment's first record, if known.
+/// Calls `visit(offset, head)` for every record head in a segment's bytes from `from` on, also
+/// behind damage. `base`: log position of the segment's first record, if known.
 pub(super) fn each_head(
     bytes: &[u8],
     from: usize,

@@ -39,7 +39,8 @@ pub struct RaftLog {
     pub(super) vouched: u64,
     /// Number of the oldest segment that is needed.
     pub(super) oldest: u32,
-    /// Whether a write failed for lack of space: there may be a whole record at `offset` that does not count.
+    /// Whether a write failed for lack of space: there may be a whole record at `offset` that does
+    /// not count.
     pub(super) leftover: bool,
     pub(super) buffer: Vec<u8>,
     pub(super) failure: Option<Failure>,
@@ -53,25 +54,22 @@ pub(super) struct Failure {
 }
 
 impl RaftLog {
-    /// Opens the log in `dir`, or begins one there. All that is recovered is durable when this returns. The caller makes
-    /// sure that nobody else has it open.
+    /// Opens the log in `dir`, or begins one there. All that is recovered is durable when this
+    /// returns. The caller makes sure that nobody else has it open.
     ///
     /// Errors: `Damaged`, `Newer`, `Foreign`, `Io`, and `Full` for a new log.
-    pub fn open(
-        disk: Arc<dyn Disk>,
-        dir: &Path,
-        options: LogOptions,
-    ) -> Result<RaftLog, LogError> {
+    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: LogOptions) -> Result<RaftLog, LogError> {
         options.check();
         recover::open(disk, dir, options)
     }
 
-    /// Appends a batch: one write of the file. Readers see it at once; it is durable after the next [`RaftLog::sync`].
-    /// An empty batch writes nothing.
+    /// Appends a batch: one write of the file. Readers see it at once; it is durable after the next
+    /// [`RaftLog::sync`]. An empty batch writes nothing.
     ///
-    /// Errors: `Gap` and `TooLarge` if the batch cannot be written, `Full`; after each of them nothing has changed. (If the
-    /// disk was full, a crash before a later write is synced may bring the refused batch back: it is then one more write
-    /// that was never synced.) `Io` and `Poisoned`: the log is at its end.
+    /// Errors: `Gap` and `TooLarge` if the batch cannot be written, `Full`; after each of them
+    /// nothing has changed. (If the disk was full, a crash before a later write is synced may bring
+    /// the refused batch back: it is then one more write that was never synced.) `Io` and
+    /// `Poisoned`: the log is at its end.
     pub fn write(&mut self, batch: &LogBatch) -> Result<(), LogError> {
         self.refuse_after_failure()?;
         if batch.is_empty() {
@@ -92,10 +90,11 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Makes all that was written durable: one `fdatasync`, or nothing if there is nothing to make durable. Many writes,
-    /// one sync.
+    /// Makes all that was written durable: one `fdatasync`, or nothing if there is nothing to make
+    /// durable. Many writes, one sync.
     ///
-    /// Errors: `Io` if the sync failed. It is not tried again: from then on every call answers `Poisoned`.
+    /// Errors: `Io` if the sync failed. It is not tried again: from then on every call answers
+    /// `Poisoned`.
     pub fn sync(&mut self) -> Result<(), LogError> {
         self.refuse_after_failure()?;
         if self.synced == self.position {
@@ -110,9 +109,10 @@ impl RaftLog {
         Ok(())
     }
 
-    /// Writes down that everything synced so far was synced, if no record says so yet: then damage to the very last
-    /// records, too, is told from a write that never finished. One small write, no sync. For when the writer goes idle, and
-    /// for the end of a clean shutdown (then sync once more).
+    /// Writes down that everything synced so far was synced, if no record says so yet: then damage
+    /// to the very last records, too, is told from a write that never finished. One small write, no
+    /// sync. For when the writer goes idle, and for the end of a clean shutdown (then sync once
+    /// more).
     ///
     /// Errors: as [`RaftLog::write`].
     pub fn vouch(&mut self) -> Result<(), LogError> {
@@ -149,8 +149,8 @@ impl RaftLog {
         }
     }
 
-    /// Writes `batch` as one record at the end of the log, in a new segment if need be. The encoded bytes stay in
-    /// `buffer`.
+    /// Writes `batch` as one record at the end of the log, in a new segment if need be. The encoded
+    /// bytes stay in `buffer`.
     pub(super) fn write_record(
         &mut self,
         batch: &LogBatch,
@@ -182,8 +182,8 @@ impl RaftLog {
         Ok(head)
     }
 
-    /// Goes on to a new segment if a record of `len` bytes does not fit the active one. All of the old one is durable
-    /// before anything is written to the new one.
+    /// Goes on to a new segment if a record of `len` bytes does not fit the active one. All of the
+    /// old one is durable before anything is written to the new one.
     fn make_room(&mut self, len: u64) -> Result<(), LogError> {
         let reserve = if len == MARKER_LEN { 0 } else { MARKER_LEN };
         if self.offset + len + reserve <= self.active.size {
@@ -230,8 +230,8 @@ struct Bounds {
     appended: bool,
 }
 
-/// Checks that every append follows its region's log. Returns the numbers of the truncations that empty it, because
-/// the entry they name has another term.
+/// Checks that every append follows its region's log. Returns the numbers of the truncations that
+/// empty it, because the entry they name has another term.
 fn check_batch(index: &LogIndex, batch: &LogBatch) -> Result<Vec<usize>, LogError> {
     let mut resets = Vec::new();
     // Few regions a batch; the one that is looked for is mostly the last.

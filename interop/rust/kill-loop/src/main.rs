@@ -94,7 +94,9 @@ async fn load_and_kill(
     while written < answers {
         let answer = tokio::time::timeout(ANSWER_TIMEOUT, answered.recv()).await;
         let Ok(Some(answer)) = answer else {
-            return Err(format!("no answer in {ANSWER_TIMEOUT:?}; the log:\n{}", server.log()).into());
+            return Err(
+                format!("no answer in {ANSWER_TIMEOUT:?}; the log:\n{}", server.log()).into()
+            );
         };
         ledger.note(answer);
         written += 1;

@@ -1,5 +1,5 @@
-//! What the tests in `tests/` share. Each starts a server of its own and uses the crate `tikv-client`
-//! on it as that crate's documentation shows.
+//! What the tests in `tests/` share. Each starts a server of its own and uses the crate
+//! `tikv-client` on it as that crate's documentation shows.
 
 use server_under_test::Server;
 use tikv_client::{Config, Key, KvPair, RawClient};

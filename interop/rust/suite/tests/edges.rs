@@ -29,12 +29,12 @@ async fn a_hundred_thousand_keys() {
             found.extend(page);
         }
         assert!(found == expected, "{} pairs of {}", found.len(), expected.len());
+        // As many pages as there are: a reverse scan that finds too little asks again for ever.
         let (mut back, mut end) = (Vec::new(), b"l".to_vec());
-        loop {
+        for _ in 0..10 {
             let range = b"k".to_vec()..end;
-            let page = plain_keys(client.scan_keys_reverse(range, SCAN_LIMIT).await.unwrap());
-            let Some(last) = page.last() else { break };
-            end = last.clone();
+            let page = plain_keys(client.scan_keys_reverse(range, 10_000).await.unwrap());
+            end = page.last().expect("there are so many").clone();
             back.extend(page);
         }
         assert!(back.iter().rev().eq(expected.iter().map(|(key, _)| key)), "{} keys", back.len());
@@ -62,7 +62,8 @@ async fn values_of_a_mebibyte() {
     for api in API_VERSIONS {
         let server = start(api);
         let client = open(&server, api).await;
-        let large: Vec<u8> = (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let large: Vec<u8> =
+            (0..1 << 20).map(|i: u32| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         for i in 0..5 {
             client.put(key(i), large.clone()).await.unwrap();
         }

@@ -52,9 +52,9 @@ impl Chooser {
     }
 }
 
-/// The key with a number.
+/// The key with a number: the same keys as those of bench/kvbench.
 pub fn key(number: u64) -> Bytes {
-    format!("bench:{number:012}").into()
+    format!("kvbench:{number:012}").into()
 }
 
 /// Ranks by Zipf's law, after Gray et al., "Quickly generating billion-record synthetic databases"
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn keys_sort_as_their_numbers() {
-        assert_eq!(key(7), "bench:000000000007");
+        assert_eq!(key(7), "kvbench:000000000007");
         assert!(key(9) < key(10));
     }
 

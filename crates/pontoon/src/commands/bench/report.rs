@@ -115,7 +115,8 @@ impl fmt::Display for Report {
         let (size, keys, distribution) = (self.value_size, self.keys, self.distribution);
         writeln!(
             f,
-            "raw {}: {clients} clients, {connections} connections, {size} B values, {keys} keys, {distribution}",
+            "raw {}: {clients} clients, {connections} connections, {size} B values, {keys} keys, \
+             {distribution}",
             self.operation
         )?;
         let (operations, seconds) = (self.operations, self.seconds);

@@ -162,7 +162,7 @@ impl Session<'_> {
                 self.line(&help_line(row))?;
             }
             return self.line(
-                "\nKeys and values: words, or \"in quotes\"; \\xNN \\n \\t \\\\ \\\" stand for bytes.\n\
+                "\nKeys and values: words, or \"in quotes\"; \\xNN \\n \\t \\\\ \\\" are bytes.\n\
                  \"\" as END means: to the last key.",
             );
         };

@@ -9,8 +9,8 @@ use crate::placement_host::{HostError, PlacementHost};
 /// The header of an answer, in the form in which messages have it.
 pub(crate) type Header = Option<pdpb::ResponseHeader>;
 
-/// The answer; or, if the placement driver refused in a way that travels in a header, what `refused`
-/// makes of that header.
+/// The answer; or, if the placement driver refused in a way that travels in a header, what
+/// `refused` makes of that header.
 pub(crate) fn answer<R>(
     host: &PlacementHost,
     result: Result<R, HostError>,

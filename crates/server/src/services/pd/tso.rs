@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A wrong request (a count of zero, another cluster) fails the stream, after those before it are
-//! answered: clients count on the order. When the client ends its side, so does the stream, with OK.
+//! answered: clients count on the order. When the client ends its side, so does the stream, with
+//! OK.
 
 use std::collections::VecDeque;
 

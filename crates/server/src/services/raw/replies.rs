@@ -1,8 +1,8 @@
 //! The responses of raw commands.
 
 use bytes::Bytes;
-use proto::kvrpcpb::{self, KeyError, KvPair};
 use proto::errorpb;
+use proto::kvrpcpb::{self, KeyError, KvPair};
 use txn::raw::{Checksum, Pair};
 
 use crate::errors::Refusable;

@@ -12,8 +12,8 @@ use store::{
 };
 use tokio::sync::oneshot;
 use tonic::Status;
-use txn::raw::{CompareAndSwap, Writer};
 use txn::Mutation;
+use txn::raw::{CompareAndSwap, Writer};
 
 use super::{RawService, Target, replies, to_the_end};
 use crate::errors::{Refusable, Refusal, settle};

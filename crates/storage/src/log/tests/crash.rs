@@ -1,11 +1,12 @@
-//! Random work, then the power goes or the process dies: what comes back is the log as it was after one of its writes,
-//! and not before the last sync.
+//! Random work, then the power goes or the process dies: what comes back is the log as it was after
+//! one of its writes, and not before the last sync.
 
 use std::io;
 
 use super::*;
 
-/// The log, what it must hold after each write since it was opened, and how many of those are durable.
+/// The log, what it must hold after each write since it was opened, and how many of those are
+/// durable.
 struct Run {
     prng: Prng,
     disk: MemoryDisk,
@@ -13,8 +14,8 @@ struct Run {
     log: RaftLog,
     history: Vec<Model>,
     durable: usize,
-    /// What the log holds if a write that failed is there all the same, and whether it was written over: then it may come
-    /// back only until the next sync.
+    /// What the log holds if a write that failed is there all the same, and whether it was written
+    /// over: then it may come back only until the next sync.
     perhaps: Vec<(Model, bool)>,
     seed: u64,
 }
@@ -92,7 +93,8 @@ impl Run {
             _ => self.disk.power_loss(&mut self.prng),
         }
         self.disk.fail_next_write(u64::MAX, io::ErrorKind::StorageFull);
-        // The injected failure may hit recovery itself; then it is tried again, as an operator would.
+        // The injected failure may hit recovery itself; then it is tried again, as an operator
+        // would.
         let opened = open(&self.disk, self.options).or_else(|error| match error {
             LogError::Full { .. } => open(&self.disk, self.options),
             error => Err(error),

@@ -61,7 +61,10 @@ fn keys_over_the_limit_are_not_written() {
         let writer = store.writer();
         assert_eq!(writer.put(Cf::Default, &long, Bytes::new(), 0), Err(refused.clone()));
         assert_eq!(writer.delete(Cf::Default, &long), Err(refused.clone()));
-        assert_eq!(writer.batch_delete(Cf::Default, &[long.clone()]), Err(refused.clone()));
+        assert_eq!(
+            writer.batch_delete(Cf::Default, std::slice::from_ref(&long)),
+            Err(refused.clone())
+        );
         assert_eq!(writer.delete_range(Cf::Default, &long, &"s".into()), Err(refused.clone()));
         assert_eq!(writer.delete_range(Cf::Default, &"r".into(), &long), Err(refused));
         let put = writer.put(Cf::Default, &fits, "v".into(), 0).expect("8 KiB are allowed");

@@ -1,0 +1,162 @@
+//! The commands as a person runs them, against a node.
+
+mod node;
+
+use std::process::{Command, Output};
+
+use node::{Node, PONTOON};
+
+fn pontoon(args: &[&str]) -> Output {
+    Command::new(PONTOON).args(args).output().expect("the binary was built for this test")
+}
+
+/// Runs lines in the shell and returns what it printed.
+fn shell(node: &Node, flags: &[&str], lines: &[&str]) -> String {
+    let mut args = vec!["shell", "--addr", node.address()];
+    args.extend(flags);
+    args.extend(lines.iter().flat_map(|line| ["-e", line]));
+    let output = pontoon(&args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{lines:?}: {errors}");
+    String::from_utf8(output.stdout).expect("the shell prints text")
+}
+
+#[test]
+fn wrong_flags_are_one_line() {
+    for (args, named) in [
+        (&["frob"][..], "'frob'"),
+        (&["shell", "--adr", "x"], "'--adr'"),
+        (&["bench", "raw", "put", "--clients", "0"], "--clients"),
+        (&["shell", "-e", "frob"], "'frob'"),
+        (&["shell", "--addr", "127.0.0.1:1", "-e", "stores"], "127.0.0.1:1"),
+        (&[], "a command is missing"),
+    ] {
+        let output = pontoon(args);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{args:?}: {error}");
+        assert!(output.stdout.is_empty(), "{args:?} wrote to standard output");
+        assert_eq!(error.lines().count(), 1, "{args:?}: {error}");
+        assert!(error.starts_with("pontoon: ") && error.contains(named), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for args in [&["--help"][..], &["shell", "--help"], &["bench", "raw", "--help"], &["version"]] {
+        let output = pontoon(args);
+        assert!(output.status.success() && !output.stdout.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn the_shell_reads_and_writes() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let node = Node::start(folder.path(), &[]);
+    let printed = shell(
+        &node,
+        &[],
+        &[
+            "put a 1",
+            r#"put "b \x00" "two words""#,
+            "put c \"\"",
+            "get a",
+            "get a missing",
+            "scan a",
+            "rscan a c 1",
+            "cas a 1 2",
+            "cas a 1 3",
+            "cas a \"2\" none",
+            "delete c c",
+            "scan \"\" \"\" 10",
+            "delete-range a z",
+            "scan \"\"",
+        ],
+    );
+    let expected = r#"
+ok
+ok
+ok
+"1"
+"a"  "1"
+"missing"  (not found)
+"a"  "1"
+"b \x00"  "two words"
+"c"  ""
+"b \x00"  "two words"
+swapped, was "1"
+not swapped, is "2"
+swapped, was "2"
+ok
+"b \x00"  "two words"
+ok
+"#;
+    assert_eq!(printed, expected.trim_start());
+    assert_eq!(shell(&node, &["--hex"], &["put 00ff 61", "scan 00"]), "ok\n00ff  61\n");
+}
+
+#[test]
+fn the_shell_shows_the_cluster() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let node = Node::start(folder.path(), &[]);
+    let printed = shell(&node, &[], &["regions", "stores", "status", "members"]);
+    let lines: Vec<_> = printed.lines().collect();
+    assert!(lines[0].contains("[first, last)") && lines[0].contains("leader store"), "{printed}");
+    assert!(lines[1].contains(node.address()) && lines[1].contains("Up"), "{printed}");
+    assert!(lines[2].starts_with("cluster    "), "{printed}");
+    assert!(printed.trim_end().ends_with("leader"), "{printed}");
+}
+
+#[test]
+fn other_api_versions_are_spoken() {
+    for (version, expires) in [("1ttl", true), ("2", true)] {
+        let folder = tempfile::tempdir().expect("a folder can be made");
+        let node = Node::start(folder.path(), &["--api-version", version]);
+        let lines =
+            ["put a 1 ttl 1000", "put b 2", "ttl b", "ttl missing", "scan \"\"", "rscan \"\""];
+        let printed = shell(&node, &["--api-version", version], &lines);
+        let expected = [
+            "ok",
+            "ok",
+            "never expires",
+            "(not found)", // what the first four lines say
+            "\"a\"  \"1\"",
+            "\"b\"  \"2\"",
+            "\"b\"  \"2\"",
+            "\"a\"  \"1\"",
+        ];
+        let printed: Vec<_> = printed.lines().collect();
+        assert_eq!(printed, expected);
+        let left = shell(&node, &["--api-version", version], &["ttl a"]);
+        let left =
+            left.trim_end().strip_suffix(" s").and_then(|seconds| seconds.parse::<u64>().ok());
+        assert_eq!(expires, left.is_some_and(|left| (900..=1000).contains(&left)), "{left:?}");
+    }
+}
+
+#[test]
+fn a_bench_reports_what_it_did() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let node = Node::start(folder.path(), &[]);
+    let bench = |args: &[&str]| {
+        let mut all = vec!["bench", "raw"];
+        all.extend(args);
+        all.extend(["--addr", node.address(), "--clients", "8", "--keys", "1000", "--json"]);
+        let output = pontoon(&all);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("it prints JSON")
+    };
+    let load = bench(&["load", "--batch", "33"]);
+    assert_eq!(load["operations"], 1000);
+    for (workload, kinds) in [("put", 1), ("get", 1), ("scan", 1), ("mixed", 2)] {
+        let report = bench(&[workload, "--ops", "2000", "--distribution", "zipf"]);
+        assert_eq!(report["operations"], 2000, "{workload}");
+        assert_eq!(report["not_found"], 0, "{workload}");
+        let latencies = report["latencies"].as_array().expect("a list");
+        assert_eq!(latencies.len(), kinds, "{workload}");
+        for row in latencies {
+            let at = |name: &str| row[name].as_f64().expect("a number");
+            assert!(at("p50_ms") <= at("p99_ms") && at("p99_ms") <= at("max_ms"), "{row}");
+        }
+    }
+}

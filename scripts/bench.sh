@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# This machine's figures.
+#
+#     ./x bench              put, get and mix at 1, 16, 64 and 256 clients: etcd and Pontoon in turn
+#     ./x bench --quick      the same, fewer operations, up to 64 clients
+#     ./x bench start        how long starts and stops take, bulk load, memory, idle processor time, disk
+#
+# Nothing else should run meanwhile. Only one server runs at a time, each on a fresh folder of the same
+# disk, and each is ended by its process id, however this script ends.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/clients.sh
+source bench/servers.sh
+
+need_pontoon
+need_go
+kvbench="$clients_folder/kvbench"
+env -C bench/kvbench go build -o "$kvbench" .
+
+case "${1:-}" in
+    '' | --quick)
+        need_debian_packages etcd-server fio
+        source bench/compare.sh
+        compare "${1:-}"
+        ;;
+    start)
+        source bench/figures.sh
+        figures
+        ;;
+    *) fail "unknown argument '$1': ./x bench [--quick], ./x bench start" ;;
+esac

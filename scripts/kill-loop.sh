@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Kills the server under load again and again, and looks for every acknowledged write.
+#
+#     ./x kill-loop [ROUNDS [SEED]]        20 rounds when nothing is said
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source scripts/clients.sh
+
+need_pontoon
+clients_cargo run --quiet --package kill-loop -- "$@"
