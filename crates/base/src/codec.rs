@@ -1,9 +1,9 @@
-//! The memcomparable encoding of byte strings: encoded strings compare like the originals, and none is a prefix of
-//! another, so that something (a timestamp) can follow.
+//! The memcomparable encoding of byte strings: encoded strings compare like the originals, and none
+//! is a prefix of another, so that something (a timestamp) can follow.
 //!
-//! The string is cut into groups of eight bytes, the last one padded with zeros. Each group is followed by a marker byte
-//! `0xff - padding`. A string whose length is a multiple of eight ends with a group of eight zeros and the marker `0xf7`.
-//! The length is therefore `(len / 8 + 1) * 9`.
+//! The string is cut into groups of eight bytes, the last one padded with zeros. Each group is
+//! followed by a marker byte `0xff - padding`. A string whose length is a multiple of eight ends
+//! with a group of eight zeros and the marker `0xf7`. The length is therefore `(len / 8 + 1) * 9`.
 
 const GROUP: usize = 8;
 const MARKER: u8 = 0xff;
@@ -35,8 +35,8 @@ pub fn encode_bytes(key: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Decodes one string from the start of `data`; returns it and how many bytes it took. `None` if `data` does not start
-/// with an encoding.
+/// Decodes one string from the start of `data`; returns it and how many bytes it took. `None` if
+/// `data` does not start with an encoding.
 pub fn decode_bytes(data: &[u8]) -> Option<(Vec<u8>, usize)> {
     let mut out = Vec::with_capacity(data.len());
     for (i, group) in data.chunks(GROUP + 1).enumerate() {
@@ -66,9 +66,7 @@ mod tests {
         assert_eq!(encode_bytes(b"abc"), [b'a', b'b', b'c', 0, 0, 0, 0, 0, 0xfa]);
         assert_eq!(
             encode_bytes(b"12345678"),
-            [
-                b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xf7
-            ]
+            [b'1', b'2', b'3', b'4', b'5', b'6', b'7', b'8', 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0xf7]
         );
     }
 

@@ -9,12 +9,13 @@ pub type Index = u64;
 /// Raft term of a region's group. Zero: nothing has ever happened.
 pub type Term = u64;
 
-/// A cluster, drawn at random when its founder first starts; never zero. Every message between nodes, and every answer
-/// of the placement driver, carries it.
+/// A cluster, drawn at random when its founder first starts; never zero. Every message between
+/// nodes, and every answer of the placement driver, carries it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub u64);
 
-/// A store (one node's data folder). Given out by the placement driver, never used twice, never zero.
+/// A store (one node's data folder). Given out by the placement driver, never used twice, never
+/// zero.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreId(pub u64);
 
@@ -22,8 +23,8 @@ pub struct StoreId(pub u64);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RegionId(pub u64);
 
-/// One replica of a region. A peer that left and comes back to the same store has a new id. Never zero; zero in a
-/// message or hard state means "nobody".
+/// One replica of a region. A peer that left and comes back to the same store has a new id. Never
+/// zero; zero in a message or hard state means "nobody".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PeerId(pub u64);
 
@@ -52,13 +53,14 @@ impl fmt::Display for PeerId {
 }
 
 impl StoreId {
-    /// The store that founds a cluster. It exists before the placement driver that would otherwise number it.
+    /// The store that founds a cluster. It exists before the placement driver that would otherwise
+    /// number it.
     pub const FOUNDER: StoreId = StoreId(1);
 }
 
 impl RegionId {
-    /// The region that holds the placement driver's rows. Its id is not one the placement driver can give out, because
-    /// it exists before the placement driver does.
+    /// The region that holds the placement driver's rows. Its id is not one the placement driver
+    /// can give out, because it exists before the placement driver does.
     pub const SYSTEM: RegionId = RegionId(u64::MAX);
 
     /// Whether this is [`RegionId::SYSTEM`].

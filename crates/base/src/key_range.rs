@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 
-/// The keys `k` with `start <= k < end`. An empty `start` is the smallest key; an empty `end` means unbounded.
+/// The keys `k` with `start <= k < end`. An empty `start` is the smallest key; an empty `end` means
+/// unbounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct KeyRange {
     /// First key inside.
@@ -27,8 +28,8 @@ impl KeyRange {
         key >= &self.start[..] && self.is_before_end(key)
     }
 
-    /// Whether `key` lies inside or is the range's end: where a reverse scan may begin, whose upper bound is exclusive.
-    /// With an unbounded end only keys from `start` on count.
+    /// Whether `key` lies inside or is the range's end: where a reverse scan may begin, whose upper
+    /// bound is exclusive. With an unbounded end only keys from `start` on count.
     pub fn contains_or_ends_at(&self, key: &[u8]) -> bool {
         self.contains(key) || (!self.end.is_empty() && key == &self.end[..])
     }

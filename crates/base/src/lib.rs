@@ -1,8 +1,9 @@
 //! Values that everything shares.
 //!
-//! Every other crate depends on this one and this one on none of them. It holds numbers with names, key ranges, region
-//! descriptors, timestamps, the memcomparable codec and a seeded generator. Nothing here does anything: no clock, no disk,
-//! no thread. Time is a number ([`Instant`]) that whoever drives the code supplies.
+//! Every other crate depends on this one and this one on none of them. It holds numbers with names,
+//! key ranges, region descriptors, timestamps, the memcomparable codec and a seeded generator.
+//! Nothing here does anything: no clock, no disk, no thread. Time is a number ([`Instant`]) that
+//! whoever drives the code supplies.
 //!
 //! ```text
 //!    ids ── RegionId StoreId PeerId ClusterId, Index, Term     entry ── one entry of a raft log

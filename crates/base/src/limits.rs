@@ -2,8 +2,8 @@
 
 use crate::{Index, Term};
 
-/// A region that is bootstrapped or born of a split starts its log at this index, so that a replica with an empty log is
-/// always behind the log's start and asks for a snapshot first.
+/// A region that is bootstrapped or born of a split starts its log at this index, so that a replica
+/// with an empty log is always behind the log's start and asks for a snapshot first.
 pub const RAFT_INIT_LOG_INDEX: Index = 5;
 
 /// Term of the (absent) entry at [`RAFT_INIT_LOG_INDEX`].

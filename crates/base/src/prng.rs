@@ -33,7 +33,8 @@ impl Prng {
         self.below(n) == 0
     }
 
-    /// A generator of its own for a part of the run, so that one part drawing more does not shift the others.
+    /// A generator of its own for a part of the run, so that one part drawing more does not shift
+    /// the others.
     pub fn fork(&mut self) -> Prng {
         Prng::new(self.next_u64())
     }

@@ -1,7 +1,9 @@
-//! The descriptor of a region: what it is called, which keys it holds, who replicates it, and how often that changed.
+//! The descriptor of a region: what it is called, which keys it holds, who replicates it, and how
+//! often that changed.
 //!
-//! A `Region` is a value. Nothing changes one in place: a split or a change of members makes a new one, and the applier
-//! (crate `store`) alone decides which is current. Everybody else holds an `Arc` that may lag and never leads.
+//! A `Region` is a value. Nothing changes one in place: a split or a change of members makes a new
+//! one, and the applier (crate `store`) alone decides which is current. Everybody else holds an
+//! `Arc` that may lag and never leads.
 
 use std::fmt;
 
@@ -9,7 +11,8 @@ use bytes::Bytes;
 
 use crate::{KeyRange, PeerId, RegionId, StoreId};
 
-/// Epoch of the first region of a cluster: both counters at one (`INIT_EPOCH_VER`, `INIT_EPOCH_CONF_VER`).
+/// Epoch of the first region of a cluster: both counters at one (`INIT_EPOCH_VER`,
+/// `INIT_EPOCH_CONF_VER`).
 pub const INIT_EPOCH: Epoch = Epoch { conf_ver: 1, version: 1 };
 
 /// How often a region changed. Both counters only grow.
@@ -22,7 +25,8 @@ pub struct Epoch {
 }
 
 impl Epoch {
-    /// Whether this epoch is behind `other` in one of the counters, so that what was learnt under it may be outdated.
+    /// Whether this epoch is behind `other` in one of the counters, so that what was learnt under
+    /// it may be outdated.
     pub fn is_behind(&self, other: &Epoch) -> bool {
         self.conf_ver < other.conf_ver || self.version < other.version
     }
@@ -34,7 +38,8 @@ impl fmt::Display for Epoch {
     }
 }
 
-/// What a replica does in its group. The two middle roles exist while a joint change of members is in progress.
+/// What a replica does in its group. The two middle roles exist while a joint change of members is
+/// in progress.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PeerRole {
     /// Votes and counts towards the quorum.
@@ -71,11 +76,13 @@ impl Peer {
 pub struct Region {
     /// Never changes.
     pub id: RegionId,
-    /// The keys it holds, in the form in which they are stored and split (encoded keys for transactions and API V2).
+    /// The keys it holds, in the form in which they are stored and split (encoded keys for
+    /// transactions and API V2).
     pub range: KeyRange,
     /// Counts the changes of `peers` and `range`.
     pub epoch: Epoch,
-    /// The replicas, in no particular order; at most one a store. Empty: the region is known by its id alone.
+    /// The replicas, in no particular order; at most one a store. Empty: the region is known by its
+    /// id alone.
     pub peers: Vec<Peer>,
 }
 

@@ -3,8 +3,9 @@
 use std::ops::{Add, Sub};
 use std::time::Duration;
 
-/// A point of monotonic time in nanoseconds since some start of the driver's choice (in production: the start of the
-/// process; in the simulator: the start of the run). Code below the driver never asks a clock, it is told.
+/// A point of monotonic time in nanoseconds since some start of the driver's choice (in production:
+/// the start of the process; in the simulator: the start of the run). Code below the driver never
+/// asks a clock, it is told.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(pub u64);
 

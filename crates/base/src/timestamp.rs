@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// `physical << 18 | logical`: milliseconds since 1970 and a counter within the millisecond. Zero means "absent" and
-/// [`TimeStamp::MAX`] "the latest there is".
+/// `physical << 18 | logical`: milliseconds since 1970 and a counter within the millisecond. Zero
+/// means "absent" and [`TimeStamp::MAX`] "the latest there is".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TimeStamp(pub u64);
 

@@ -17,8 +17,8 @@ use base::PeerId;
 
 use crate::quorum::ConfState;
 
-/// A change of one member. From two voters to one: take the one that leaves down only after the other
-/// has applied the change, which may need its vote until then.
+/// A change of one member. From two voters to one: take the one that leaves down only after the
+/// other has applied the change, which may need its vote until then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConfChange {
     /// A new voter, or a learner that is promoted. Nothing if it votes already.

@@ -28,17 +28,18 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct StorageConfig {
-    /// Mode of raw data: `1` (plain), `1ttl` (values can expire) or `2` (keyspaces). Chosen at the first start and kept
-    /// in the store; a later start with another one is refused. Default `1`.
+    /// Mode of raw data: `1` (plain), `1ttl` (values can expire) or `2` (keyspaces). Chosen at the
+    /// first start and kept in the store; a later start with another one is refused. Default `1`.
     pub api_version: ApiVersionName,
     /// Memory for blocks of table files, in MiB, 1 to 1,048,576. Default 64.
     pub block_cache_mib: u32,
-    /// Memory in which writes are collected before they become a table file, in MiB, 1 to 4,096. Default 32.
+    /// Memory in which writes are collected before they become a table file, in MiB, 1 to 4,096.
+    /// Default 32.
     pub write_buffer_mib: u32,
     /// Threads that flush and compact, 1 to 64. Default: as many as there are cores, at least 2.
     pub background_jobs: u32,
-    /// Free space on the disk below which writes are refused, in MiB. Default 256, but never more than a tenth of the disk
-    /// and never less than two write buffers.
+    /// Free space on the disk below which writes are refused, in MiB. Default 256, but never more
+    /// than a tenth of the disk and never less than two write buffers.
     pub reserve_mib: u32,
 }
 
@@ -158,7 +159,8 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// Reads a file. Returns the keys in it that nobody knows, to warn about: they may be of a TiKV file.
+    /// Reads a file. Returns the keys in it that nobody knows, to warn about: they may be of a TiKV
+    /// file.
     pub fn from_file(path: &Path) -> Result<(Self, Vec<String>), ConfigError> {
         let text = std::fs::read_to_string(path)
             .map_err(|cause| ConfigError::Read { path: path.to_owned(), cause })?;
@@ -189,7 +191,12 @@ impl Config {
         in_range("raft.heartbeat-ticks", raft.heartbeat_ticks, heartbeats, rule)?;
         in_range("raft.log-entries-max", raft.log_entries_max, 10..=u64::MAX, "at least 10")?;
         in_range("raft.log-mib-max", raft.log_mib_max, 1..=1 << 20, "1 to 1048576")?;
-        in_range("server.connections-max", self.server.connections_max, 1..=1 << 20, "1 to 1048576")?;
+        in_range(
+            "server.connections-max",
+            self.server.connections_max,
+            1..=1 << 20,
+            "1 to 1048576",
+        )?;
         in_range("server.streams-max", self.server.streams_max, 1..=1 << 20, "1 to 1048576")
     }
 }

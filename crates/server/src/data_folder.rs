@@ -55,14 +55,14 @@ pub enum FolderError {
 
 /// A folder that this process alone uses, until it is dropped.
 #[derive(Debug)]
-pub struct DataFolder {
+pub(crate) struct DataFolder {
     path: PathBuf,
     _lock: File,
 }
 
 impl DataFolder {
     /// Opens the folder, and creates it if it is not there.
-    pub fn open(path: &Path) -> Result<Self, FolderError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, FolderError> {
         let at = |path: &Path| {
             let path = path.to_owned();
             move |cause| FolderError::Io { path, cause }
@@ -73,11 +73,14 @@ impl DataFolder {
         if new && fs::read_dir(path).map_err(at(path))?.next().is_some() {
             return Err(FolderError::Foreign(path.to_owned()));
         }
-        let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+        let options =
+            OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
         let mut lock = options.open(&marker).map_err(at(&marker))?;
         flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|error| {
             match std::io::Error::from(error) {
-                error if error.kind() == ErrorKind::WouldBlock => FolderError::Locked(path.to_owned()),
+                error if error.kind() == ErrorKind::WouldBlock => {
+                    FolderError::Locked(path.to_owned())
+                }
                 cause => FolderError::Io { path: marker.clone(), cause },
             }
         })?;
@@ -107,17 +110,17 @@ impl DataFolder {
     }
 
     /// Where the engine keeps its files.
-    pub fn engine(&self) -> PathBuf {
+    pub(crate) fn engine(&self) -> PathBuf {
         self.path.join("engine")
     }
 
     /// Where the raft log keeps its files.
-    pub fn log(&self) -> PathBuf {
+    pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
     }
 
     /// The folder itself.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }

@@ -1,4 +1,5 @@
-//! The disk's free space: seen ahead, so that writes are refused one by one before a write of ours fails.
+//! The disk's free space: seen ahead, so that writes are refused one by one before a write of ours
+//! fails.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +8,8 @@ use store::ShardInput;
 
 use crate::runtime::Mailbox;
 
-/// Time between two looks. At two gigabytes a second the reserve of [`DiskWatch::new`] lasts longer.
+/// Time between two looks. At two gigabytes a second the reserve of [`DiskWatch::new`] lasts
+/// longer.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Looks at the file system of one folder.
@@ -18,7 +20,8 @@ pub(crate) struct DiskWatch {
 }
 
 impl DiskWatch {
-    /// Keeps `reserve_bytes` free, but no more than a tenth of the disk and no less than `least_bytes`.
+    /// Keeps `reserve_bytes` free, but no more than a tenth of the disk and no less than
+    /// `least_bytes`.
     pub(crate) fn new(folder: PathBuf, reserve_bytes: u64, least_bytes: u64) -> Self {
         let mut watch = Self { folder, reserve_bytes };
         let (capacity, _) = watch.space();

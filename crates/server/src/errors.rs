@@ -5,7 +5,7 @@
 //!
 //! | here | on the wire | the client |
 //! | --- | --- | --- |
-//! | [`Refusal::Region`] | `region_error`, an `errorpb.Error` | refreshes its map or waits, sends again |
+//! | [`Refusal::Region`] | `region_error`, an `errorpb.Error` | refreshes its map, sends again |
 //! | [`Refusal::Text`] | `error`, a text | hands it to its user |
 //! | [`Refusal::Call`] | a gRPC status | drops the connection |
 //!

@@ -1,4 +1,5 @@
-//! The first start: a cluster is founded, its first region made. What is decided by [`FirstRegion`] is done here.
+//! The first start: a cluster is founded, its first region made. What is decided by [`FirstRegion`]
+//! is done here.
 
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::node::StartError;
 use crate::placement_host::{HostError, PlacementHost};
 use crate::runtime::Mailbox;
 
-/// Gives an empty store its identity as the founder of a cluster, or reads the one it has, and checks it against what the
-/// configuration asks for.
+/// Gives an empty store its identity as the founder of a cluster, or reads the one it has, and
+/// checks it against what the configuration asks for.
 pub(crate) fn identity(
     engine: &dyn Engine,
     api_version: txn::ApiVersion,
@@ -41,8 +42,8 @@ pub(crate) fn identity(
     Ok(ident)
 }
 
-/// Makes the system region if the founder's first start did not come that far. The log comes first: until the region's
-/// states are there the region does not exist, and this is done again.
+/// Makes the system region if the founder's first start did not come that far. The log comes first:
+/// until the region's states are there the region does not exist, and this is done again.
 pub(crate) fn system_region(
     engine: &dyn Engine,
     log: &mut RaftLog,
@@ -67,7 +68,8 @@ pub(crate) struct Founding<'a> {
 }
 
 impl Founding<'_> {
-    /// Goes through the bootstrap of the first region, or what is left of it. The region, if it is ours, begins to exist.
+    /// Goes through the bootstrap of the first region, or what is left of it. The region, if it is
+    /// ours, begins to exist.
     pub(crate) async fn run(&self, recovered: &Recovered) -> Result<(), StartError> {
         let mut decision = FirstRegion::new(StoreId(self.store.id));
         let mut event = Event::Started { prepared: recovered.prepared.clone() };
@@ -113,7 +115,11 @@ impl Founding<'_> {
 
     async fn write_log(&self, batch: LogBatch) -> Result<Event, StartError> {
         let (send, receive) = oneshot::channel();
-        self.tell(ShardInput::Log(batch, Box::new(move || drop(send.send(())))))?;
+        let done = Box::new(move || {
+            // Whoever waits may have given up.
+            let _ = send.send(());
+        });
+        self.tell(ShardInput::Log(batch, done))?;
         receive.await.map_err(|_| StartError::Stopped)?;
         Ok(Event::Written)
     }
@@ -165,7 +171,5 @@ impl Founding<'_> {
 }
 
 fn is_already_bootstrapped(error: &placement::PlacementError) -> bool {
-    error
-        .in_header()
-        .is_some_and(|error| error.r#type() == pdpb::ErrorType::AlreadyBootstrapped)
+    error.in_header().is_some_and(|error| error.r#type() == pdpb::ErrorType::AlreadyBootstrapped)
 }

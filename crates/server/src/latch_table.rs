@@ -18,8 +18,8 @@ struct Table {
 }
 
 impl LatchTable {
-    /// Takes the latches of all `keys`; they go back when the guard is dropped. Dropping the future gives up the place
-    /// in the queue.
+    /// Takes the latches of all `keys`; they go back when the guard is dropped. Dropping the future
+    /// gives up the place in the queue.
     pub(crate) async fn acquire<'a>(
         table: &Arc<Self>,
         keys: impl IntoIterator<Item = &'a [u8]>,
@@ -52,7 +52,7 @@ impl LatchTable {
 
 /// Held latches, or a place in their queues. Given back on drop.
 #[derive(Debug)]
-pub struct LatchGuard {
+pub(crate) struct LatchGuard {
     table: Arc<LatchTable>,
     command: CommandId,
 }

@@ -1,14 +1,14 @@
-//! A node: threads, sockets, services, configuration. It assembles what the other crates decide and decides nothing about
-//! data itself.
+//! A node: threads, sockets, services, configuration. It assembles what the other crates decide and
+//! decides nothing about data itself.
 //!
 //! ```text
-//!   clients ── one port ──> listener ── gRPC ──> services ──> StoreHandle ──> runtime: store and apply threads
-//!                               │                    └──────> PlacementHost ──> Placement, over the system region
+//!   clients ── one port ──> listener ── gRPC ──> services ──> StoreHandle ──> runtime: the threads
+//!                               │                    └──────> PlacementHost ──> Placement
 //!                               └────── HTTP ──> http: status, metrics, config, the paths of PD
 //! ```
 //!
-//! Where to start: [`Node::open`], which is the page of start-up; then `runtime` for the threads and `store_handle` for
-//! the way of a read and a write.
+//! Where to start: [`Node::open`], which is the page of start-up; then `runtime` for the threads
+//! and `store_handle` for the way of a read and a write.
 
 mod clock;
 pub mod config;

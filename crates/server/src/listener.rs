@@ -24,7 +24,8 @@ use crate::store_handle::StoreHandle;
 /// A connection must send its first request's head within this time.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a stream, and a connection, may have on the way to us: enough for a batch of the largest entries.
+/// What a stream, and a connection, may have on the way to us: enough for a batch of the largest
+/// entries.
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
 

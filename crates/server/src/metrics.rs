@@ -1,6 +1,7 @@
 //! The node's counters, as Prometheus text.
 //!
-//! Actors count in plain numbers; their threads copy them here after a turn, and a scrape reads them.
+//! Actors count in plain numbers; their threads copy them here after a turn, and a scrape reads
+//! them.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +14,7 @@ use storage::log::LogStats;
 
 /// What the running node counts.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub(crate) struct Metrics {
     log_syncs: AtomicU64,
     log_writes: AtomicU64,
     log_bytes: AtomicU64,
@@ -52,27 +53,27 @@ impl Metrics {
     }
 
     /// So many write requests of raw clients were taken.
-    pub fn raw_writes(&self, requests: u64) {
+    pub(crate) fn raw_writes(&self, requests: u64) {
         add(&self.raw_writes, requests);
     }
 
     /// So many read requests of raw clients were answered.
-    pub fn raw_reads(&self, requests: u64) {
+    pub(crate) fn raw_reads(&self, requests: u64) {
         add(&self.raw_reads, requests);
     }
 
     /// A read found no lease and went through the shard.
-    pub fn read_index(&self) {
+    pub(crate) fn read_index(&self) {
         add(&self.read_index, 1);
     }
 
     /// A message of a BatchCommands stream arrived.
-    pub fn batch_message(&self) {
+    pub(crate) fn batch_message(&self) {
         add(&self.batch_messages, 1);
     }
 
     /// So many timestamps were handed out.
-    pub fn timestamps(&self, count: u64) {
+    pub(crate) fn timestamps(&self, count: u64) {
         add(&self.timestamps, count);
     }
 
@@ -83,7 +84,7 @@ impl Metrics {
     }
 
     /// Everything as Prometheus text (OpenMetrics).
-    pub fn text(&self, engine: &EngineProperties) -> String {
+    pub(crate) fn text(&self, engine: &EngineProperties) -> String {
         let mut registry = Registry::with_prefix("pontoon");
         let counters = [
             ("raft_log_syncs", "Syncs of the raft log.", &self.log_syncs),
@@ -106,8 +107,16 @@ impl Metrics {
             ("engine_level0_files", "Table files of level 0.", engine.level0_files),
             ("engine_running_compactions", "Compactions in progress.", engine.running_compactions),
             ("engine_snapshots", "Open snapshots.", engine.snapshots),
-            ("engine_background_errors", "Failed flushes and compactions.", engine.background_errors),
-            ("engine_write_stopped", "Whether writes wait for compaction.", u64::from(engine.write_stopped)),
+            (
+                "engine_background_errors",
+                "Failed flushes and compactions.",
+                engine.background_errors,
+            ),
+            (
+                "engine_write_stopped",
+                "Whether writes wait for compaction.",
+                u64::from(engine.write_stopped),
+            ),
         ];
         for (name, help, value) in gauges {
             registry.register(name, help, ConstGauge::new(value));
@@ -116,7 +125,11 @@ impl Metrics {
             ("engine_memtables", "Size of the memtables.", engine.memtable_bytes),
             ("engine_block_cache", "Size of the block cache.", engine.block_cache_bytes),
             ("engine_table_files", "Size of all table files.", engine.file_bytes),
-            ("engine_pending_compaction", "Estimate of bytes to compact.", engine.pending_compaction_bytes),
+            (
+                "engine_pending_compaction",
+                "Estimate of bytes to compact.",
+                engine.pending_compaction_bytes,
+            ),
         ];
         for (name, help, value) in bytes {
             registry.register_with_unit(name, help, Unit::Bytes, ConstGauge::new(value));

@@ -1,10 +1,12 @@
 //! A node, assembled: the page of start-up.
 //!
 //! ```text
-//!   listen ─ folder ─ engine ─ log ─ identity ─ recover ─ threads ─ placement ─ first region ─ announce ─ serve
+//!   listen ─ folder ─ engine ─ log ─ identity ─ recover ─ threads
+//!          ─ placement ─ first region ─ announce ─ serve
 //! ```
 //!
-//! Everything that can refuse (a port in use, a folder of another program, a lost entry) refuses before anything runs.
+//! Everything that can refuse (a port in use, a folder of another program, a lost entry) refuses
+//! before anything runs.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +20,7 @@ use storage::log::{LogBatch, LogError, LogOptions, RaftLog};
 use store::bootstrap::BootstrapError;
 use store::{
     LogWriter, RecoverError, Recovered, RegionViews, Report, Shard, ShardConfig, ShardInput,
+    StoreIdent,
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -34,7 +37,8 @@ use crate::reporter::Reporter;
 use crate::runtime::{Parts, Threads};
 use crate::store_handle::StoreHandle;
 
-/// The line of TiKV that this node is compatible with: what clients that look at a store's version go by.
+/// The line of TiKV that this node is compatible with: what clients that look at a store's version
+/// go by.
 pub const COMPATIBLE_VERSION: &str = "8.5.0";
 
 /// Calls in progress have so long to end when the node stops.
@@ -94,7 +98,8 @@ pub enum StartError {
     Stopped,
 }
 
-/// A running node. Stop it with [`Node::stop`]; dropping it leaves the threads to the end of the process.
+/// A running node. Stop it with [`Node::stop`]; dropping it leaves the threads to the end of the
+/// process.
 pub struct Node {
     address: SocketAddr,
     store: StoreHandle,
@@ -114,15 +119,7 @@ impl Node {
         let listener = listener::bind(config.listen).await?;
         let address = listener.local_addr().map_err(|cause| listen_error(config.listen, cause))?;
         let folder = DataFolder::open(&config.data_dir)?;
-        let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&folder.engine(), &rocks(&config))?);
-        let disk = Arc::new(RealDisk::new());
-        let log_options = LogOptions { salt: random(&clock), ..LogOptions::default() };
-        let mut log = RaftLog::open(disk, &folder.log(), log_options)?;
-        let api_version = config.storage.api_version.version();
-        let ident = founding::identity(&*engine, api_version, || new_cluster_id(&clock))?;
-        founding::system_region(&*engine, &mut log, &ident)?;
-        let recovered = store::recover(&*engine, &log.reader(), ident.store_id)?;
-        remove_leftovers(&mut log, &recovered.leftovers)?;
+        let Opened { engine, log, ident, recovered } = open_store(&config, &folder, &clock)?;
 
         let metrics = Arc::new(Metrics::default());
         let views = Arc::new(RegionViews::new(ident.store_id));
@@ -143,7 +140,7 @@ impl Node {
         let mailbox = threads.mailbox().clone();
         let store = StoreHandle::new(
             ident.cluster_id,
-            api_version,
+            config.storage.api_version.version(),
             engine,
             views,
             mailbox.clone(),
@@ -219,12 +216,15 @@ impl Node {
         }
     }
 
-    /// Takes no more calls, gives those in progress a moment, writes and applies what was taken, syncs.
+    /// Takes no more calls, gives those in progress a moment, writes and applies what was taken,
+    /// syncs.
     pub async fn stop(mut self) {
         self.closing.send_replace(true);
-        let drain = async { while self.closing.receiver_count() > 0 {
-            self.closing.closed().await;
-        } };
+        let drain = async {
+            while self.closing.receiver_count() > 0 {
+                self.closing.closed().await;
+            }
+        };
         if tokio::time::timeout(DRAIN_TIMEOUT, drain).await.is_err() {
             tracing::info!("calls still in progress are cut off");
         }
@@ -236,10 +236,33 @@ impl Node {
         });
         match ended.await {
             Ok(Ok(())) => tracing::info!("stopped"),
-            Ok(Err(error)) => tracing::error!(%error, "the last sync failed; the raft log has it all"),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "the last sync failed; the raft log has it all")
+            }
             Err(error) => tracing::error!(%error, "the store did not stop in order"),
         }
     }
+}
+
+/// What lies on the disk, opened, checked and brought together.
+struct Opened {
+    engine: Arc<dyn Engine>,
+    log: RaftLog,
+    ident: StoreIdent,
+    recovered: Recovered,
+}
+
+fn open_store(config: &Config, folder: &DataFolder, clock: &Clock) -> Result<Opened, StartError> {
+    let engine: Arc<dyn Engine> = Arc::new(RocksEngine::open(&folder.engine(), &rocks(config))?);
+    let disk = Arc::new(RealDisk::new());
+    let log_options = LogOptions { salt: random(clock), ..LogOptions::default() };
+    let mut log = RaftLog::open(disk, &folder.log(), log_options)?;
+    let api_version = config.storage.api_version.version();
+    let ident = founding::identity(&*engine, api_version, || new_cluster_id(clock))?;
+    founding::system_region(&*engine, &mut log, &ident)?;
+    let recovered = store::recover(&*engine, &log.reader(), ident.store_id)?;
+    remove_leftovers(&mut log, &recovered.leftovers)?;
+    Ok(Opened { engine, log, ident, recovered })
 }
 
 /// The first failure counts.
@@ -256,7 +279,8 @@ fn listen_error(address: SocketAddr, cause: std::io::Error) -> StartError {
     StartError::Listen { address, cause }
 }
 
-/// A cluster is known by a number that no other has: drawn once, from everything at hand that differs.
+/// A cluster is known by a number that no other has: drawn once, from everything at hand that
+/// differs.
 fn new_cluster_id(clock: &Clock) -> ClusterId {
     // Clients of some languages read it as a signed number; some take zero for "none".
     ClusterId((random(clock) >> 1).max(1))

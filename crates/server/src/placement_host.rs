@@ -1,13 +1,15 @@
-//! The placement driver's home: a [`Placement`] that exists while this node leads the system region.
+//! The placement driver's home: a [`Placement`] that exists while this node leads the system
+//! region.
 //!
 //! ```text
 //!   the region is led here, its rows are applied ──> load ──> Some(Placement)
-//!   write: plan(&Placement) ──> rows ──> proposal to the system region, in this term only ──> applied ──> commit(rows)
+//!   write: plan(&Placement) ──> rows ──> proposal, in this term only ──> applied ──> commit(rows)
 //!   the leadership is lost ──> None: every call answers "not leader"
 //! ```
 //!
-//! Writes take turns, so that a plan always sees what the one before it wrote. Nothing is answered that is not applied.
-//! Raft itself checks the leadership: a plan made in one term cannot be written in another.
+//! Writes take turns, so that a plan always sees what the one before it wrote. Nothing is answered
+//! that is not applied. Raft itself checks the leadership: a plan made in one term cannot be
+//! written in another.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,7 +65,7 @@ struct Shared {
 
 /// The home. Cheap to clone.
 #[derive(Clone)]
-pub struct PlacementHost(Arc<Shared>);
+pub(crate) struct PlacementHost(Arc<Shared>);
 
 impl PlacementHost {
     pub(crate) fn new(store: StoreHandle) -> Self {
@@ -79,32 +81,33 @@ impl PlacementHost {
     }
 
     /// The cluster.
-    pub fn cluster_id(&self) -> ClusterId {
+    pub(crate) fn cluster_id(&self) -> ClusterId {
         self.0.store.cluster_id()
     }
 
     /// Milliseconds since 1970 by this node's clock.
-    pub fn wall_ms(&self) -> u64 {
+    pub(crate) fn wall_ms(&self) -> u64 {
         self.0.clock.wall_ms()
     }
 
     /// Monotonic time.
-    pub fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Instant {
         self.0.clock.now()
     }
 
     /// The store of this node.
-    pub fn store(&self) -> &StoreHandle {
+    pub(crate) fn store(&self) -> &StoreHandle {
         &self.0.store
     }
 
     /// Waits until the placement driver runs here.
-    pub async fn wait_until_leading(&self) {
+    pub(crate) async fn wait_until_leading(&self) {
         let mut leads = self.0.leads.subscribe();
         leads.wait_for(|leads| *leads).await.expect("the sender lives as long as self");
     }
 
-    /// Waits until the leader of every region on this store has reported, so that clients find all of them.
+    /// Waits until the leader of every region on this store has reported, so that clients find all
+    /// of them.
     pub(crate) async fn wait_until_regions_are_known(&self, store_id: StoreId) {
         let mut changes = self.0.reported.subscribe();
         let all_known = |placement: &Placement| {
@@ -125,24 +128,28 @@ impl PlacementHost {
     }
 
     /// Answers from memory.
-    pub fn read<R>(&self, f: impl FnOnce(&Placement) -> R) -> Result<R, NotPlacementLeader> {
+    pub(crate) fn read<R>(&self, f: impl FnOnce(&Placement) -> R) -> Result<R, NotPlacementLeader> {
         self.led().as_ref().map(|led| f(&led.placement)).ok_or(NotPlacementLeader)
     }
 
     /// Changes what is in memory alone (heartbeats).
-    pub fn update<R>(&self, f: impl FnOnce(&mut Placement) -> R) -> Result<R, NotPlacementLeader> {
+    pub(crate) fn update<R>(
+        &self,
+        f: impl FnOnce(&mut Placement) -> R,
+    ) -> Result<R, NotPlacementLeader> {
         self.led().as_mut().map(|led| f(&mut led.placement)).ok_or(NotPlacementLeader)
     }
 
     /// Plans, writes the plan's rows, and answers once they are applied.
-    pub async fn write<R>(
+    pub(crate) async fn write<R>(
         &self,
         plan: impl FnOnce(&Placement) -> Result<Change<R>, PlacementError>,
     ) -> Result<R, HostError> {
         let turn = self.0.writes.clone().lock_owned().await;
         let Change { rows, reply } = self.read(plan)??;
         if !rows.is_empty() {
-            // A caller that goes away must not keep memory from following what is written: the rest runs by itself.
+            // A caller that goes away must not keep memory from following what is written: the rest
+            // runs by itself.
             let host = self.clone();
             let written = tokio::spawn(async move {
                 let _turn = turn;
@@ -153,8 +160,9 @@ impl PlacementHost {
         Ok(reply)
     }
 
-    /// `count` timestamps: the largest of them; the others are right below it. `count` must not be zero.
-    pub async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
+    /// `count` timestamps: the largest of them; the others are right below it. `count` must not be
+    /// zero.
+    pub(crate) async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
         loop {
             let wall_ms = self.wall_ms();
             match self.update(|placement| placement.timestamps(wall_ms, count))? {
@@ -172,7 +180,8 @@ impl PlacementHost {
         }
     }
 
-    /// The caller holds the turn. If it is not known whether the rows were written, memory is no longer to be trusted.
+    /// The caller holds the turn. If it is not known whether the rows were written, memory is no
+    /// longer to be trusted.
     async fn write_rows(&self, rows: &RowChanges) -> Result<(), HostError> {
         let result = self.propose(rows)?.await;
         if matches!(result, Err(HostError::Region(RegionError::Undetermined))) {
@@ -209,13 +218,15 @@ impl PlacementHost {
         })
     }
 
-    /// This node leads the system region in the report's term, and has applied everything before it.
+    /// This node leads the system region in the report's term, and has applied everything before
+    /// it.
     pub(crate) fn lead(&self, report: &RegionReport) -> Result<(), HostError> {
         let mut led = self.led();
         if led.as_ref().is_some_and(|led| led.term == report.term) {
             return Ok(());
         }
-        let placement = Placement::load(self.cluster_id(), self.rows()?, self.now(), self.wall_ms())?;
+        let placement =
+            Placement::load(self.cluster_id(), self.rows()?, self.now(), self.wall_ms())?;
         let header = RequestHeader {
             region_id: report.region.id,
             peer: report.leader,

@@ -1,5 +1,6 @@
-//! What the store tells the placement driver: region heartbeats when something changed and once a minute, store
-//! heartbeats every ten seconds, and, for the system region itself, that the placement driver lives here now.
+//! What the store tells the placement driver: region heartbeats when something changed and once a
+//! minute, store heartbeats every ten seconds, and, for the system region itself, that the
+//! placement driver lives here now.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,8 @@ pub(crate) struct Reporter {
     store: metapb::Store,
     disk: DiskWatch,
     started_unix_seconds: u64,
-    /// The latest report of each region led here: a placement driver that has just been loaded knows none of them.
+    /// The latest report of each region led here: a placement driver that has just been loaded
+    /// knows none of them.
     led: BTreeMap<RegionId, RegionReport>,
 }
 
@@ -33,7 +35,8 @@ impl Reporter {
         Self { host, store, disk, started_unix_seconds, led: BTreeMap::new() }
     }
 
-    /// Runs until the store thread is gone. `on_fatal` is told if the placement driver's rows cannot be read.
+    /// Runs until the store thread is gone. `on_fatal` is told if the placement driver's rows
+    /// cannot be read.
     pub(crate) async fn run(
         mut self,
         mut reports: mpsc::UnboundedReceiver<Report>,
@@ -117,7 +120,8 @@ impl Reporter {
         self.log_refusal(result);
     }
 
-    /// A heartbeat that finds no placement driver, or one that does not know the cluster yet, is made good by a later one.
+    /// A heartbeat that finds no placement driver, or one that does not know the cluster yet, is
+    /// made good by a later one.
     fn log_refusal(
         &self,
         result: Result<

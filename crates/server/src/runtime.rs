@@ -1,26 +1,27 @@
 //! The threads that drive a store's actors, and the mailboxes between them.
 //!
 //! ```text
-//!   callers ──mailbox──> [store thread: Shard + LogWriter] ──channel──> [apply thread: Applier] ──> callers
-//!                           ^  write + fdatasync inline                       │
-//!                           └────────── applied notices ──────────────────────┘
+//!   callers ──mailbox──> [store thread: Shard + LogWriter] ──> [apply thread: Applier] ──> callers
+//!                           ^  write + fdatasync inline                │
+//!                           └────────── applied notices ───────────────┘
 //!                        [disk thread]: engine syncs, the log's next segment
 //! ```
 //!
-//! While the store thread sleeps in `fdatasync`, proposals pile up in its mailbox; its next turn makes them one entry and
-//! one sync. That is the group commit, and there is no timer in it. The applier has a thread of its own, so that an engine
-//! that stalls does not stop ticks and heartbeats.
+//! While the store thread sleeps in `fdatasync`, proposals pile up in its mailbox; its next turn
+//! makes them one entry and one sync. That is the group commit, and there is no timer in it. The
+//! applier has a thread of its own, so that an engine that stalls does not stop ticks and
+//! heartbeats.
 //!
-//! Applied notices do not wake the store thread unless somebody waits for them: with one client a wake-up more would
-//! be a good part of a put's price.
+//! Applied notices do not wake the store thread unless somebody waits for them: with one client a
+//! wake-up more would be a good part of a put's price.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::Sender;
-use store::{Applied, Applier, ApplyInput, LogWriter, Report, Shard, ShardInput};
 use storage::engine::Engine;
+use store::{Applied, Applier, ApplyInput, LogWriter, Report, Shard, ShardInput};
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
@@ -47,26 +48,27 @@ enum StoreInput {
 
 /// The way in to the store thread. Cheap to clone.
 #[derive(Clone)]
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     inputs: Sender<StoreInput>,
     /// Client requests in `inputs`.
     clients: Arc<AtomicUsize>,
 }
 
 impl Mailbox {
-    /// Hands a client's request over, or gives it back if too many wait already or the store has stopped.
-    pub(crate) fn request(&self, input: ShardInput) -> Result<(), ShardInput> {
+    /// Hands a client's request over, or gives it back if too many wait already or the store has
+    /// stopped.
+    pub(crate) fn request(&self, input: ShardInput) -> Result<(), Box<ShardInput>> {
         if self.clients.fetch_add(1, Ordering::Relaxed) >= CLIENT_INPUTS_MAX {
             self.clients.fetch_sub(1, Ordering::Relaxed);
-            return Err(input);
+            return Err(Box::new(input));
         }
         self.tell(input)
     }
 
     /// Hands over what is not a client's request. Gives it back if the store has stopped.
-    pub(crate) fn tell(&self, input: ShardInput) -> Result<(), ShardInput> {
+    pub(crate) fn tell(&self, input: ShardInput) -> Result<(), Box<ShardInput>> {
         self.inputs.send(StoreInput::Shard(input)).map_err(|error| match error.0 {
-            StoreInput::Shard(input) => input,
+            StoreInput::Shard(input) => Box::new(input),
             StoreInput::Look | StoreInput::Stop => unreachable!("what was sent comes back"),
         })
     }
@@ -169,7 +171,8 @@ impl Threads {
         &self.mailbox
     }
 
-    /// Stops the threads in order: what was proposed before is written, what was committed is applied.
+    /// Stops the threads in order: what was proposed before is written, what was committed is
+    /// applied.
     pub(crate) fn stop(self) {
         let Self { mailbox, apply, store, others } = self;
         let _ = mailbox.inputs.send(StoreInput::Stop);

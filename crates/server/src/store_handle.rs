@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   read:   view ── lease? ── engine ── view again              all on the caller's thread, no hop
-//!   write:  view ── keys in range? ── mailbox ── ... ── reply   the callback comes from the apply thread
+//!   write:  view ── keys in range? ── mailbox ── ... ── reply   called from the apply thread
 //! ```
 
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use bytes::Bytes;
 use storage::engine::{Cached, Cf, Engine, EngineError, Snapshot};
 use storage::keys;
 use store::{
-    Proposal, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, ShardInput,
-    WriteResult, Writes,
+    Proposal, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader,
+    ShardInput, WriteResult, Writes,
 };
 use tokio::sync::oneshot;
 use txn::ApiVersion;
@@ -25,7 +25,7 @@ use crate::runtime::Mailbox;
 
 /// What every part of the node may know of its store. Cheap to clone.
 #[derive(Clone)]
-pub struct StoreHandle(Arc<Shared>);
+pub(crate) struct StoreHandle(Arc<Shared>);
 
 struct Shared {
     cluster_id: ClusterId,
@@ -40,7 +40,7 @@ struct Shared {
 
 /// Why a read is not allowed here and now.
 #[derive(Debug)]
-pub enum ReadRefusal {
+pub(crate) enum ReadRefusal {
     /// For the client.
     Region(RegionError),
     /// The lease does not hold: ask the group first ([`StoreHandle::read_after_index`]).
@@ -64,27 +64,27 @@ impl StoreHandle {
     }
 
     /// This store.
-    pub fn store_id(&self) -> StoreId {
+    pub(crate) fn store_id(&self) -> StoreId {
         self.0.views.store_id()
     }
 
     /// The cluster it belongs to.
-    pub fn cluster_id(&self) -> ClusterId {
+    pub(crate) fn cluster_id(&self) -> ClusterId {
         self.0.cluster_id
     }
 
     /// The mode of its raw data.
-    pub fn api_version(&self) -> ApiVersion {
+    pub(crate) fn api_version(&self) -> ApiVersion {
         self.0.api_version
     }
 
     /// The node's clocks.
-    pub fn clock(&self) -> Clock {
+    pub(crate) fn clock(&self) -> Clock {
         self.0.clock
     }
 
     /// The node's counters.
-    pub fn metrics(&self) -> &Metrics {
+    pub(crate) fn metrics(&self) -> &Metrics {
         &self.0.metrics
     }
 
@@ -93,17 +93,18 @@ impl StoreHandle {
     }
 
     /// The engine, for its properties and sizes; data is read through a [`ReadGuard`].
-    pub fn engine(&self) -> &Arc<dyn Engine> {
+    pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
         &self.0.engine
     }
 
     /// The views of all regions.
-    pub fn views(&self) -> &RegionViews {
+    pub(crate) fn views(&self) -> &RegionViews {
         &self.0.views
     }
 
-    /// Whether the leader here may answer a read now. Checks store, region, peer, leader, term and epoch in this order.
-    pub fn read(&self, header: &RequestHeader) -> Result<ReadGuard, ReadRefusal> {
+    /// Whether the leader here may answer a read now. Checks store, region, peer, leader, term and
+    /// epoch in this order.
+    pub(crate) fn read(&self, header: &RequestHeader) -> Result<ReadGuard, ReadRefusal> {
         let view = self.0.views.route(header).map_err(ReadRefusal::Region)?;
         if !view.has_lease(self.0.clock.now()) {
             return Err(ReadRefusal::NeedsReadIndex);
@@ -111,9 +112,12 @@ impl StoreHandle {
         Ok(ReadGuard { view, leased: true, store: self.clone() })
     }
 
-    /// Like [`read`](Self::read) for a leader whose lease may have run out: asks the group, waits until everything that
-    /// was committed by then is applied.
-    pub async fn read_after_index(&self, header: &RequestHeader) -> Result<ReadGuard, RegionError> {
+    /// Like [`read`](Self::read) for a leader whose lease may have run out: asks the group, waits
+    /// until everything that was committed by then is applied.
+    pub(crate) async fn read_after_index(
+        &self,
+        header: &RequestHeader,
+    ) -> Result<ReadGuard, RegionError> {
         self.0.metrics.read_index();
         let (send, receive) = oneshot::channel();
         let reply = reply_into(send);
@@ -125,13 +129,13 @@ impl StoreHandle {
     }
 
     /// Hands a write over. `reply` is called exactly once, from another thread or from this one.
-    pub fn propose(&self, header: &RequestHeader, writes: Writes, reply: ReplyTo) {
+    pub(crate) fn propose(&self, header: &RequestHeader, writes: Writes, reply: ReplyTo) {
         let proposal = Proposal { header: *header, writes, only_in_term: None, reply };
         self.request(ShardInput::Propose(proposal));
     }
 
     /// Writes, and waits until it is applied or refused.
-    pub async fn write(&self, header: &RequestHeader, writes: Writes) -> WriteResult {
+    pub(crate) async fn write(&self, header: &RequestHeader, writes: Writes) -> WriteResult {
         let (send, receive) = oneshot::channel();
         self.propose(header, writes, reply_into(send));
         receive.await.unwrap_or(Err(RegionError::Undetermined))
@@ -139,8 +143,9 @@ impl StoreHandle {
 
     pub(crate) fn request(&self, input: ShardInput) {
         let Err(input) = self.0.mailbox.request(input) else { return };
-        let busy = || RegionError::ServerIsBusy { reason: "the store's mailbox is full".to_owned() };
-        match input {
+        let busy =
+            || RegionError::ServerIsBusy { reason: "the store's mailbox is full".to_owned() };
+        match *input {
             ShardInput::Propose(proposal) => proposal.reply.answer(Err(busy())),
             ShardInput::ReadIndex(request) => request.reply.answer(Err(busy())),
             _ => unreachable!("only proposals and reads are requests"),
@@ -148,7 +153,7 @@ impl StoreHandle {
     }
 
     /// Takes the latches of all `keys`; waits until earlier holders gave them back.
-    pub async fn latch<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> LatchGuard {
+    pub(crate) async fn latch<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> LatchGuard {
         LatchTable::acquire(&self.0.latches, keys).await
     }
 }
@@ -159,9 +164,10 @@ pub(crate) fn reply_into(send: oneshot::Sender<WriteResult>) -> ReplyTo {
     ReplyTo::new(move |result| drop(send.send(result)))
 }
 
-/// Leave to read one region, given at a moment. The data may be used only if [`check`](Self::check) is still content
-/// *after* it was taken: the lease may have run out or the region changed in between.
-pub struct ReadGuard {
+/// Leave to read one region, given at a moment. The data may be used only if [`check`](Self::check)
+/// is still content *after* it was taken: the lease may have run out or the region changed in
+/// between.
+pub(crate) struct ReadGuard {
     view: Arc<RegionView>,
     leased: bool,
     store: StoreHandle,
@@ -169,32 +175,32 @@ pub struct ReadGuard {
 
 impl ReadGuard {
     /// The region.
-    pub fn region(&self) -> &Arc<Region> {
+    pub(crate) fn region(&self) -> &Arc<Region> {
         &self.view.region
     }
 
     /// Whether `key` (in the form in which regions are split) lies in the region.
-    pub fn check_key(&self, key: &[u8]) -> Result<(), RegionError> {
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<(), RegionError> {
         self.view.check_key(key)
     }
 
     /// The value of `key`. May read the disk.
-    pub fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+    pub(crate) fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.store.0.engine.get(cf, &keys::region_data_key(self.view.region.id, key))
     }
 
     /// The value of `key` if that can be told without reading the disk.
-    pub fn get_if_cached(&self, cf: Cf, key: &[u8]) -> Result<Cached, EngineError> {
+    pub(crate) fn get_if_cached(&self, cf: Cf, key: &[u8]) -> Result<Cached, EngineError> {
         self.store.0.engine.get_if_cached(cf, &keys::region_data_key(self.view.region.id, key))
     }
 
     /// The data as it is now. All of the engine's: the reader stays in the region's range.
-    pub fn snapshot(&self) -> Arc<dyn Snapshot> {
+    pub(crate) fn snapshot(&self) -> Arc<dyn Snapshot> {
         self.store.0.engine.snapshot()
     }
 
     /// The second look, after the data was taken.
-    pub fn check(&self) -> Result<(), RegionError> {
+    pub(crate) fn check(&self) -> Result<(), RegionError> {
         let id = self.view.region.id;
         let now = self.store.0.views.get(id).ok_or(RegionError::RegionNotFound(id))?;
         now.check_epoch(Some(self.view.region.epoch))?;

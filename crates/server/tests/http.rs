@@ -1,5 +1,5 @@
-//! The HTTP half of the port, asked over TCP as monitoring, tools and test suites of clients ask it;
-//! and what the gRPC half says to calls that it does not serve.
+//! The HTTP half of the port, asked over TCP as monitoring, tools and test suites of clients ask
+//! it; and what the gRPC half says to calls that it does not serve.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -256,6 +256,7 @@ async fn stores_in_the_shape_of_pd() {
         assert!(text.starts_with("20") && text.ends_with('Z') && text.len() == 24, "{text}");
     }
     assert!(status["uptime"].as_str().unwrap().ends_with('s'));
+    assert!(store["last_heartbeat"].as_u64().unwrap() > 1_700_000_000_000_000_000);
 
     assert_eq!(running.get("/pd/api/v1/store/1").await["store"]["id"], 1);
     running.refused("/pd/api/v1/store/9", 404, "store 9 not found").await;

@@ -1,14 +1,16 @@
-//! The applier: turns committed entries into engine writes, and is the only one that changes a region.
+//! The applier: turns committed entries into engine writes, and is the only one that changes a
+//! region.
 //!
 //! ```text
-//!   shard ──ApplyTask──> applier ──one batch: data + apply states of all regions of the turn──> engine
+//!   shard ──ApplyTask──> applier ──one batch: data + apply states of all regions──> engine
 //!     ^                     │ then, and only then
 //!     └──────Applied────────┴──replies──> callers
 //! ```
 //!
-//! Invariants: 1. An entry's data and the applied index that covers it are in the same batch. 2. The applied index only
-//! grows, by one an entry. 3. Nobody is answered, and no `Applied` leaves, before the batch is written. 4. What is held
-//! in memory of a region changes only after its entry was staged without error.
+//! Invariants: 1. An entry's data and the applied index that covers it are in the same batch. 2.
+//! The applied index only grows, by one an entry. 3. Nobody is answered, and no `Applied` leaves,
+//! before the batch is written. 4. What is held in memory of a region changes only after its entry
+//! was staged without error.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -92,7 +94,8 @@ struct ApplyRegion {
     written_keys: u64,
 }
 
-/// The applier of one store. Driven by messages; the one piece of the store that writes data to the engine.
+/// The applier of one store. Driven by messages; the one piece of the store that writes data to the
+/// engine.
 pub struct Applier {
     engine: Arc<dyn Engine>,
     regions: BTreeMap<RegionId, ApplyRegion>,
@@ -121,8 +124,8 @@ impl Applier {
         self.keys_written
     }
 
-    /// Takes everything in `inbox`, writes it, and only then hands out answers and notices. After a turn that set
-    /// `fatal` the applier must not be used again.
+    /// Takes everything in `inbox`, writes it, and only then hands out answers and notices. After a
+    /// turn that set `fatal` the applier must not be used again.
     pub fn turn(&mut self, inbox: &mut Vec<ApplyInput>, out: &mut ApplyOutbox) {
         for input in inbox.drain(..) {
             let result = match input {
@@ -171,7 +174,10 @@ impl Applier {
                 self.replies.extend(answers);
             }
         }
-        assert!(waiting.peek().is_none(), "region {id}: a caller waits for an entry not in its task");
+        assert!(
+            waiting.peek().is_none(),
+            "region {id}: a caller waits for an entry not in its task"
+        );
         if let Some(last) = task.entries.last() {
             region.state.commit = (last.index, last.term);
             if self.staged.last() != Some(&id) {
@@ -204,7 +210,8 @@ impl Applier {
 }
 
 impl ApplyRegion {
-    /// Stages what `entry` says. `Ok(Err(_))`: the entry takes effect as nothing, on every replica alike.
+    /// Stages what `entry` says. `Ok(Err(_))`: the entry takes effect as nothing, on every replica
+    /// alike.
     fn stage(
         &mut self,
         entry: &Entry,
@@ -253,7 +260,8 @@ impl ApplyRegion {
         Ok(())
     }
 
-    /// A repeated or older command is a no-op; one that reaches beyond what is applied breaks an invariant.
+    /// A repeated or older command is a no-op; one that reaches beyond what is applied breaks an
+    /// invariant.
     fn compact_log(&mut self, entry: &Entry, index: Index, term: Term) {
         let id = self.region.id;
         if index <= self.state.truncated.0 {

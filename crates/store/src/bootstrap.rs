@@ -1,19 +1,20 @@
 //! How a store and a cluster come to be, crash-safe at every step.
 //!
 //! ```text
-//!   empty folder ── bootstrap_store ──> store ident                                    (synced)
-//!                                          │ founder: write_system_region ──> its log, then its states (synced)
-//!        FirstRegion decides, the node acts:  ask placement "bootstrapped?" ── yes ──> nothing to do
-//!                                          │ no: region id, peer id
-//!                              prepare ──> { prepare key, region state, apply state }  (synced)
-//!                                          │ then the log's initial state               (synced)
-//!                         tell placement ──> accepted, or it holds this very region: clear the key
-//!                                          └─ it holds another region: remove ours, then the key
+//!   empty folder ── bootstrap_store ──> store ident                                 (synced)
+//!        │ founder: the system region's log, then write_system_region               (synced)
+//!   FirstRegion decides, the node acts: placement, "bootstrapped?" ── yes ──> nothing to do
+//!        │ no: region id, peer id
+//!   prepare ──> { prepare key, region state, apply state }                          (synced)
+//!        │      then the log's initial state                                        (synced)
+//!   tell placement ──> accepted, or it holds this very region: clear the key
+//!        └───────────> it holds another region: remove ours, then the key
 //! ```
 //!
-//! The prepare key is there exactly while phase one is done and placement has not acknowledged. While it is there the
-//! region's peer does not run, so writing its initial states again is harmless: a restart with the key present goes on
-//! with the same region and the same ids, and never makes a second one.
+//! The prepare key is there exactly while phase one is done and placement has not acknowledged.
+//! While it is there the region's peer does not run, so writing its initial states again is
+//! harmless: a restart with the key present goes on with the same region and the same ids, and
+//! never makes a second one.
 
 use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
 use base::{Peer, PeerId, Region, RegionId, StoreId};
@@ -42,7 +43,7 @@ pub enum BootstrapError {
         first_key: Vec<u8>,
     },
     /// The store has an ident already.
-    #[error("store {store} of cluster {cluster} is bootstrapped already", store = .0.store_id, cluster = .0.cluster_id)]
+    #[error("store {} of cluster {} is bootstrapped already", .0.store_id, .0.cluster_id)]
     Bootstrapped(StoreIdent),
     /// A record does not decode.
     #[error(transparent)]
@@ -67,7 +68,10 @@ pub fn bootstrap_store(engine: &dyn Engine, ident: &StoreIdent) -> Result<(), Bo
     for cf in Cf::ALL {
         let mut cursor = snapshot.iter(cf, IterOptions::default())?;
         if cursor.seek_to_first()? {
-            return Err(BootstrapError::NotEmpty { cf: cf.name(), first_key: cursor.key().to_vec() });
+            return Err(BootstrapError::NotEmpty {
+                cf: cf.name(),
+                first_key: cursor.key().to_vec(),
+            });
         }
     }
     let mut batch = WriteBatch::new();
@@ -85,8 +89,9 @@ pub fn has_system_region(engine: &dyn Engine) -> Result<bool, BootstrapError> {
     Ok(engine.get(Cf::Raft, &keys::region_state_key(RegionId::SYSTEM))?.is_some())
 }
 
-/// Writes the system region's states, durably. Its initial log ([`initial_log`]) must be durable already: until this
-/// returns the region does not exist, and a founder that stopped in between starts over.
+/// Writes the system region's states, durably. Its initial log ([`initial_log`]) must be durable
+/// already: until this returns the region does not exist, and a founder that stopped in between
+/// starts over.
 pub fn write_system_region(engine: &dyn Engine) -> Result<(), BootstrapError> {
     let mut batch = WriteBatch::new();
     put_initial_states(&mut batch, &system_region());
@@ -103,8 +108,8 @@ pub fn prepared_region(engine: &dyn Engine) -> Result<Option<Region>, BootstrapE
     Ok(Some(states::region_from_proto(&region)))
 }
 
-/// Phase one, first half: the prepare key and the region's states, durably. The second half is [`initial_log`], through
-/// the log's writer.
+/// Phase one, first half: the prepare key and the region's states, durably. The second half is
+/// [`initial_log`], through the log's writer.
 pub fn prepare_region(engine: &dyn Engine, region: &Region) -> Result<(), BootstrapError> {
     let mut batch = WriteBatch::new();
     let prepared = states::region_to_proto(region).encode_to_vec();
@@ -120,8 +125,8 @@ pub fn clear_prepared(engine: &dyn Engine) -> Result<(), BootstrapError> {
     write_synced(engine, &batch)
 }
 
-/// Another store won: our region's states and the key go, durably. The caller removes the region from the log *first*:
-/// what is left of a crash in between is found by the key.
+/// Another store won: our region's states and the key go, durably. The caller removes the region
+/// from the log *first*: what is left of a crash in between is found by the key.
 pub fn remove_prepared(engine: &dyn Engine, region: RegionId) -> Result<(), BootstrapError> {
     let mut batch = WriteBatch::new();
     batch.delete(Cf::Raft, &keys::region_state_key(region));
@@ -130,8 +135,8 @@ pub fn remove_prepared(engine: &dyn Engine, region: RegionId) -> Result<(), Boot
     write_synced(engine, &batch)
 }
 
-/// The log of a region that is bootstrapped: term 5, commit 5, and a start at index 5, so that a replica with an empty
-/// log always begins with a snapshot.
+/// The log of a region that is bootstrapped: term 5, commit 5, and a start at index 5, so that a
+/// replica with an empty log always begins with a snapshot.
 pub fn initial_log(batch: &mut LogBatch, region: RegionId) {
     batch.truncate(region, RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM);
     let state = states::encode_raft_state(&initial_hard_state(), RAFT_INIT_LOG_INDEX);

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   entry.data = header { region_epoch } , request* | admin_request
-//!                         request = put { cf key value } | delete { cf key } | delete_range { cf start end }
+//!      request = put { cf key value } | delete { cf key } | delete_range { cf start end }
 //! ```
 //!
-//! Writes are encoded where they are made (the caller's thread) into [`Writes`], a piece of the final entry; the shard
-//! joins the pieces of all proposals that wait for one region behind a common header; the applier walks the entry without
-//! building a message for each write. The bytes are plain protobuf (a test decodes them with the generated type), written
-//! and read by hand because this is the hottest path of all.
+//! Writes are encoded where they are made (the caller's thread) into [`Writes`], a piece of the
+//! final entry; the shard joins the pieces of all proposals that wait for one region behind a
+//! common header; the applier walks the entry without building a message for each write. The bytes
+//! are plain protobuf (a test decodes them with the generated type), written and read by hand
+//! because this is the hottest path of all.
 
 use base::{Epoch, Index, Term};
 use bytes::Bytes;
@@ -26,8 +27,8 @@ const FIRST_BYTES: u8 = 0x0a;
 const SECOND_BYTES: u8 = 0x12;
 const THIRD_BYTES: u8 = 0x1a;
 
-/// One write of an entry, borrowed from it. Keys are in the form in which regions are split; the applier adds the prefix
-/// of the engine's key space.
+/// One write of an entry, borrowed from it. Keys are in the form in which regions are split; the
+/// applier adds the prefix of the engine's key space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write<'a> {
     /// Sets a key.
@@ -249,7 +250,8 @@ impl<'a> Iterator for WriteIter<'a> {
         if self.fields.rest.is_empty() {
             return None;
         }
-        let write = self.fields.expect(REQUEST, "a request").and_then(|(_, body)| decode_write(body));
+        let write =
+            self.fields.expect(REQUEST, "a request").and_then(|(_, body)| decode_write(body));
         if write.is_err() {
             self.fields.rest = &[];
         }

@@ -1,12 +1,13 @@
-//! Why a region refused a request. The edge (crate `server`) turns each into the `errorpb.Error` that clients act on.
+//! Why a region refused a request. The edge (crate `server`) turns each into the `errorpb.Error`
+//! that clients act on.
 
 use std::sync::Arc;
 
 use base::{Peer, PeerId, Region, RegionId, StoreId};
 use bytes::Bytes;
 
-/// A refusal. Unless the variant says otherwise the request had no effect and never will, so that the client may send
-/// it again.
+/// A refusal. Unless the variant says otherwise the request had no effect and never will, so that
+/// the client may send it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RegionError {
     /// The request names another store: its sender's address book is out of date.
@@ -38,7 +39,8 @@ pub enum RegionError {
         /// Who leads it, if known.
         leader: Option<Peer>,
     },
-    /// Leadership was lost or changed hands; the proposal was replaced by another entry and will never be applied.
+    /// Leadership was lost or changed hands; the proposal was replaced by another entry and will
+    /// never be applied.
     #[error("region {0}: command is stale")]
     StaleCommand(RegionId),
     /// The region's key range changed since the client learnt it.

@@ -6,8 +6,8 @@ use base::{Index, RegionId};
 use storage::engine::EngineError;
 use storage::log::LogError;
 
-/// A failed write or sync, or an entry that cannot be read: what is in memory may be ahead of the disk for good. The
-/// driver stops the node with this text; nothing is tried again.
+/// A failed write or sync, or an entry that cannot be read: what is in memory may be ahead of the
+/// disk for good. The driver stops the node with this text; nothing is tried again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub struct Fatal {
     what: String,

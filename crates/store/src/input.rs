@@ -6,14 +6,14 @@ use base::{Epoch, Index, Peer, Region, RegionId, Term};
 use raft::{HardState, Ticket};
 use storage::log::LogBatch;
 
-use crate::bootstrap;
+use crate::Fatal;
 use crate::apply::{Applied, ApplyInput};
+use crate::bootstrap;
 use crate::command::Writes;
 use crate::log_writer::{Done, LogWrite};
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
 use crate::view::RequestHeader;
-use crate::Fatal;
 
 /// A raft message between two stores.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,8 +37,8 @@ pub struct Proposal {
     pub header: RequestHeader,
     /// The writes. Their keys were checked against the region of the header's epoch.
     pub writes: Writes,
-    /// If set, refuse ([`RegionError::StaleCommand`](crate::RegionError::StaleCommand)) unless this is the term: what
-    /// the writes were computed from is valid in that term only.
+    /// If set, refuse ([`RegionError::StaleCommand`](crate::RegionError::StaleCommand)) unless this
+    /// is the term: what the writes were computed from is valid in that term only.
     pub only_in_term: Option<Term>,
     /// Whom to answer, once applied or refused.
     pub reply: ReplyTo,
@@ -49,8 +49,8 @@ pub struct Proposal {
 pub struct ReadRequest {
     /// The region, and what the caller believes of it.
     pub header: RequestHeader,
-    /// Answered with `Ok` once the engine holds everything that was committed when the request came; the region's lease
-    /// is renewed by then.
+    /// Answered with `Ok` once the engine holds everything that was committed when the request
+    /// came; the region's lease is renewed by then.
     pub reply: ReplyTo,
 }
 
@@ -83,13 +83,15 @@ pub enum ShardInput {
     ReadIndex(ReadRequest),
     /// A replica begins to exist; its states are durable.
     Create(Birth),
-    /// Writes to the log that no replica stands behind (bootstrap only), and whom to tell when they are durable.
+    /// Writes to the log that no replica stands behind (bootstrap only), and whom to tell when they
+    /// are durable.
     Log(LogBatch, Done),
     /// The log writer made these durable.
     Persisted(Vec<(RegionId, Ticket)>),
     /// The applier got this far.
     Applied(Vec<Applied>),
-    /// The last [`Job::SyncEngine`] is done: the engine lost nothing of what was applied when it was asked for.
+    /// The last [`Job::SyncEngine`] is done: the engine lost nothing of what was applied when it
+    /// was asked for.
     EngineSynced,
     /// The disk is full, or no longer: writes are refused meanwhile.
     DiskFull(bool),
@@ -105,8 +107,8 @@ pub enum Job {
 /// What the world should know about a region of this store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The replica here leads and serves reads in this term: at the begin of the leadership, after each change and once
-    /// in a while. For the placement driver.
+    /// The replica here leads and serves reads in this term: at the begin of the leadership, after
+    /// each change and once in a while. For the placement driver.
     Leads(RegionReport),
     /// The replica here no longer leads.
     Lost(RegionId),

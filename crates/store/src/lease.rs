@@ -1,16 +1,18 @@
 //! The leader's lease: until when it may answer reads without asking anyone.
 //!
-//! A heartbeat round that a quorum has echoed proves that nobody else can have won an election before
-//! `begin of the round + election timeout`: whoever echoed refuses its vote that long, and so does a voter that has just
-//! restarted (crate `raft`). So the lease runs from the *begin* of the round, and is a little shorter than the timeout,
-//! because clocks drift. (Raft thesis, section 6.4.1.)
+//! A heartbeat round that a quorum has echoed proves that nobody else can have won an election
+//! before `begin of the round + election timeout`: whoever echoed refuses its vote that long, and
+//! so does a voter that has just restarted (crate `raft`). So the lease runs from the *begin* of
+//! the round, and is a little shorter than the timeout, because clocks drift. (Raft thesis, section
+//! 6.4.1.)
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use base::Instant;
 
-/// Rounds that wait for their quorum; older ones are forgotten first, which only makes the lease shorter.
+/// Rounds that wait for their quorum; older ones are forgotten first, which only makes the lease
+/// shorter.
 const ROUNDS_MAX: usize = 64;
 
 /// When each round began and how far the lease reaches. Owned by the shard, one for each peer.

@@ -1,31 +1,35 @@
 //! Multi-Raft on one node: a store holds replicas of many regions, each region a Raft group.
 //!
 //! ```text
-//!   callers ── Propose, ReadIndex ──> ┌───────┐ ── LogWrite ──> ┌────────────┐ one write + one sync, then
-//!                                     │ Shard │ <─ Persisted ── │ LogWriter  │ what promised durability leaves
-//!   other stores <── RaftMessage ──>  │       │ ── ApplyTask ─> ┌────────────┐ one engine batch: data + apply states
-//!   placement    <── Report ────────  └───────┘ <── Applied ─── │  Applier   │ ── replies ──> callers
-//!                                         │                     └────────────┘
-//!                                         └── RegionView ──> readers on their own threads
+//!   callers ── Propose, ReadIndex ─> ┌───────┐ ── LogWrite ──> LogWriter: a write, a sync,
+//!                                    │ Shard │ <─ Persisted ── then what promised durability leaves
+//!   other stores <── RaftMessage ──> │       │ ── ApplyTask ─> Applier: one engine batch, data and
+//!   placement    <── Report ──────── └───────┘ <── Applied ─── apply states; replies to callers
+//!                                        │
+//!                                        └── RegionView ──> readers on their own threads
 //! ```
 //!
-//! Each of the three is a struct with an inbox and one method, `turn`: no clock, no thread, no lock. Whoever drives them
-//! (crate `server` in production) carries the outboxes around in the order that their fields have.
+//! Each of the three is a struct with an inbox and one method, `turn`: no clock, no thread, no
+//! lock. Whoever drives them (crate `server` in production) carries the outboxes around in the
+//! order that their fields have.
 //!
-//! Who owns what: the [`Shard`] raft nodes, leases and waiting callers; the [`LogWriter`] the raft log; the [`Applier`]
-//! each region's descriptor and [`ApplyState`]. Everyone else sees immutable values that lag and never lead.
+//! Who owns what: the [`Shard`] raft nodes, leases and waiting callers; the [`LogWriter`] the raft
+//! log; the [`Applier`] each region's descriptor and [`ApplyState`]. Everyone else sees immutable
+//! values that lag and never lead.
 //!
-//! Invariants, asserted in release: truncated <= applied <= committed <= last; applied, term and epoch never go back;
-//! nothing leaves the log that a power loss could take from the engine (rule W1); no reply before its batch is written.
+//! Invariants, asserted in release: truncated <= applied <= committed <= last; applied, term and
+//! epoch never go back; nothing leaves the log that a power loss could take from the engine (rule
+//! W1); no reply before its batch is written.
 //!
 //! A failure that leaves memory ahead of the disk is [`Fatal`]: the driver stops the node.
 //!
-//! Where to start: [`Shard::turn`], then `replica.rs`, then `apply.rs`. The first start of a store is in [`bootstrap`],
-//! every other start in [`recover`].
+//! Where to start: [`Shard::turn`], then `replica.rs`, then `apply.rs`. The first start of a store
+//! is in [`bootstrap`], every other start in [`recover`].
 
 mod apply;
 pub mod bootstrap;
 mod command;
+mod error;
 mod fatal;
 mod input;
 mod lease;
@@ -37,7 +41,6 @@ mod reply;
 mod shard;
 mod states;
 mod view;
-mod error;
 
 pub use apply::{Applied, Applier, ApplyInput, ApplyOutbox, ApplyTask, Waiting};
 pub use command::{CommandError, Write, Writes};

@@ -1,7 +1,7 @@
 //! The log writer: makes everything that waits durable with one write and one sync (group commit).
 //!
-//! It owns the raft log. What a [`LogWrite`] promises (`then`: messages that say "this is on my disk") leaves only after
-//! the sync; the order is in the type, not in the caller's care.
+//! It owns the raft log. What a [`LogWrite`] promises (`then`: messages that say "this is on my
+//! disk") leaves only after the sync; the order is in the type, not in the caller's care.
 
 use base::RegionId;
 use raft::Ticket;
@@ -64,8 +64,8 @@ impl LogWriter {
         self.log.stats()
     }
 
-    /// Nothing waits: uses the time to write down that everything so far was synced, so that damage to the very last
-    /// records is told from a write that never finished.
+    /// Nothing waits: uses the time to write down that everything so far was synced, so that damage
+    /// to the very last records is told from a write that never finished.
     pub fn idle(&mut self, out: &mut LogOutbox) {
         if let Err(cause) = self.log.vouch() {
             out.fatal = Some(Fatal::log(&cause));
@@ -77,8 +77,8 @@ impl LogWriter {
         self.log.preparer()
     }
 
-    /// Writes everything in `inbox`, syncs once, then lets messages and notices go. After a turn that set `fatal` the
-    /// writer must not be used again.
+    /// Writes everything in `inbox`, syncs once, then lets messages and notices go. After a turn
+    /// that set `fatal` the writer must not be used again.
     pub fn turn(&mut self, inbox: &mut Vec<LogWrite>, out: &mut LogOutbox) {
         if let Err(cause) = self.write(inbox) {
             out.fatal = Some(Fatal::log(&cause));

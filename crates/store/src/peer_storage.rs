@@ -1,4 +1,5 @@
-//! How a region's raft node reads its own log: [`raft::Storage`] over the store's shared [`LogReader`].
+//! How a region's raft node reads its own log: [`raft::Storage`] over the store's shared
+//! [`LogReader`].
 
 use std::sync::Arc;
 

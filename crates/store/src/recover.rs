@@ -1,12 +1,13 @@
 //! What a store finds when it starts again: one replica for each region state in the engine.
 //!
-//! The raft log and the engine are synced at different times, so after a power loss the engine may be behind what was
-//! applied, never behind what left the log (rules in docs/ARCHITECTURE.md). Recovery brings the two together: the commit
-//! index is the larger of the two that were written, and the entries between `applied` and `commit` go through the
-//! ordinary applier again. There is no second code path that replays.
+//! The raft log and the engine are synced at different times, so after a power loss the engine may
+//! be behind what was applied, never behind what left the log (rules in docs/ARCHITECTURE.md).
+//! Recovery brings the two together: the commit index is the larger of the two that were written,
+//! and the entries between `applied` and `commit` go through the ordinary applier again. There is
+//! no second code path that replays.
 //!
-//! The scan reads region states and apply states and asks the log for positions only: its cost is in regions, not in
-//! entries.
+//! The scan reads region states and apply states and asks the log for positions only: its cost is
+//! in regions, not in entries.
 
 use std::sync::Arc;
 
@@ -131,7 +132,8 @@ fn recover_region(
     Ok(Birth { region: Arc::new(region), apply, hard_state })
 }
 
-/// The commit index is the larger of log's and engine's, and everything from the applied index up to it must be there.
+/// The commit index is the larger of log's and engine's, and everything from the applied index up
+/// to it must be there.
 fn reconcile(
     log: &LogReader,
     region: RegionId,

@@ -3,12 +3,13 @@
 //! ```text
 //!   proposals of a turn ── one entry ──> raft ── Ready ──> log write, messages, committed entries
 //!        │ (index, term)                                           │
-//!        └──────────── waiting ────────────────────────────────────┴──> ApplyTask, with their replies
+//!        └──────────── waiting ────────────────────────────────────┴──> ApplyTask, with replies
 //! ```
 //!
-//! A caller's [`ReplyTo`] has one holder at any time: the queue, then `waiting`, then the [`ApplyTask`]. Losing the
-//! leadership answers nobody: the entry may still be committed by the next leader. A waiting write is stale once an entry
-//! of a later term is committed, at its index or before.
+//! A caller's [`ReplyTo`] has one holder at any time: the queue, then `waiting`, then the
+//! [`ApplyTask`]. Losing the leadership answers nobody: the entry may still be committed by the
+//! next leader. A waiting write is stale once an entry of a later term is committed, at its index
+//! or before.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -47,7 +48,8 @@ pub(crate) struct Replica {
     cut: Index,
     /// Proposals of this turn.
     queue: Vec<Proposal>,
-    /// Handed to the applier, not yet applied: last index and bytes of each task, and the sum of the bytes.
+    /// Handed to the applier, not yet applied: last index and bytes of each task, and the sum of
+    /// the bytes.
     applying: VecDeque<(Index, usize)>,
     applying_bytes: usize,
     /// Proposed, not yet handed to the applier; in the order of their indexes.
@@ -127,10 +129,11 @@ impl Replica {
         self.node.tick();
     }
 
-    /// Takes a message of the group. One that does not concern this replica is dropped, as if the network had lost it.
+    /// Takes a message of the group. One that does not concern this replica is dropped, as if the
+    /// network had lost it.
     pub(crate) fn step(&mut self, message: RaftMessage) {
         if message.to.id != self.peer.id {
-            tracing::debug!(region = %self.region.id, to = %message.to.id, "message for another peer");
+            tracing::debug!(region = %self.region.id, to = %message.to.id, "not for this peer");
             return;
         }
         if let Err(error) = self.node.step(message.message) {
@@ -168,12 +171,7 @@ impl Replica {
     }
 
     /// Takes a read or gives back the refusal.
-    pub(crate) fn read_index(
-        &mut self,
-        header: &RequestHeader,
-        reply: ReplyTo,
-        out: &mut Outbox,
-    ) {
+    pub(crate) fn read_index(&mut self, header: &RequestHeader, reply: ReplyTo, out: &mut Outbox) {
         match self.check_header(header) {
             Ok(()) => self.reads.push(reply),
             Err(error) => out.replies.push((reply, Err(error))),
@@ -188,7 +186,8 @@ impl Replica {
         let id = self.region.id;
         assert!(applied.index >= self.applied.0, "region {id}: applied index went back");
         self.applied = (applied.index, applied.term);
-        while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= applied.index) {
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= applied.index)
+        {
             self.applying_bytes -= bytes;
         }
         self.truncated = applied.truncated;
@@ -215,7 +214,8 @@ impl Replica {
         while let Some(first) = queue.next() {
             let mut size = first.writes.byte_size();
             let mut together = vec![first];
-            while let Some(next) = queue.next_if(|p| size + p.writes.byte_size() <= ENTRY_BYTES_MAX) {
+            while let Some(next) = queue.next_if(|p| size + p.writes.byte_size() <= ENTRY_BYTES_MAX)
+            {
                 size += next.writes.byte_size();
                 together.push(next);
             }
@@ -237,7 +237,8 @@ impl Replica {
         out.replies.extend(replies.into_iter().map(|reply| (reply, Err(error.clone()))));
     }
 
-    /// Our own entry now stands at `waiting.index`: whatever waits for that index or a later one was overwritten.
+    /// Our own entry now stands at `waiting.index`: whatever waits for that index or a later one
+    /// was overwritten.
     fn wait(&mut self, waiting: Waiting, out: &mut Outbox) {
         while let Some(stale) = self.waiting.pop_back_if(|w| w.index >= waiting.index) {
             self.answer_stale(stale, out);
@@ -394,7 +395,8 @@ impl Replica {
         self.log_bytes = 0;
     }
 
-    /// Up to where the log may be cut once the engine is synced, if that is further than it was cut already.
+    /// Up to where the log may be cut once the engine is synced, if that is further than it was cut
+    /// already.
     pub(crate) fn wants_cut(&self) -> Option<(Index, Term)> {
         (self.truncated.0 > self.cut).then_some(self.truncated)
     }

@@ -2,11 +2,12 @@
 
 use crate::RegionError;
 
-/// What becomes of a write: applied, or refused. [`RegionError::Undetermined`] alone leaves open which.
+/// What becomes of a write: applied, or refused. [`RegionError::Undetermined`] alone leaves open
+/// which.
 pub type WriteResult = Result<(), RegionError>;
 
-/// The duty to answer one caller, exactly once. It moves from the caller through the shard to the applier; whoever
-/// drops it unanswered (a node that stops) answers [`RegionError::Undetermined`].
+/// The duty to answer one caller, exactly once. It moves from the caller through the shard to the
+/// applier; whoever drops it unanswered (a node that stops) answers [`RegionError::Undetermined`].
 #[must_use]
 pub struct ReplyTo(Option<Box<dyn FnOnce(WriteResult) + Send>>);
 

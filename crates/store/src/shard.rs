@@ -1,7 +1,8 @@
 //! The shard: owner of a store's replicas, driven by messages and by being told the time.
 //!
-//! A turn takes everything that waits, lets each touched replica turn it into raft's work once, and publishes what
-//! changed. So load makes batches bigger and idleness makes them smaller; there is no batching timer.
+//! A turn takes everything that waits, lets each touched replica turn it into raft's work once, and
+//! publishes what changed. So load makes batches bigger and idleness makes them smaller; there is
+//! no batching timer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,18 +11,19 @@ use std::time::Duration;
 use base::{Index, Instant, Prng, RegionId, StoreId, Term};
 use storage::log::LogReader;
 
+use crate::RegionError;
 use crate::apply::{Applied, ApplyInput};
 use crate::input::{Birth, Job, Outbox, Proposal, ReadRequest, ShardInput};
 use crate::replica::Replica;
 use crate::view::RegionViews;
-use crate::RegionError;
 
 /// How a shard behaves.
 #[derive(Clone, Debug)]
 pub struct ShardConfig {
     /// Length of raft's tick. Default 100 ms.
     pub tick: Duration,
-    /// Ticks without a leader after which a follower campaigns (between one and two times as many). Default 10.
+    /// Ticks without a leader after which a follower campaigns (between one and two times as many).
+    /// Default 10.
     pub election_ticks: u32,
     /// Ticks between two rounds of heartbeats. Default 2.
     pub heartbeat_ticks: u32,
@@ -31,8 +33,8 @@ pub struct ShardConfig {
     pub log_entries_max: u64,
     /// ... or when so many bytes were appended to it. Default 32 MiB.
     pub log_bytes_max: u64,
-    /// The engine is synced at least so often while something is applied, so that a restart after a power loss has
-    /// little to apply again. Default 5 s.
+    /// The engine is synced at least so often while something is applied, so that a restart after a
+    /// power loss has little to apply again. Default 5 s.
     pub sync_interval: Duration,
     /// Seed of the election timeouts.
     pub seed: u64,
@@ -54,7 +56,8 @@ impl Default for ShardConfig {
 }
 
 impl ShardConfig {
-    /// How long a confirmed round lets a leader read locally: one tick less than the shortest election timeout.
+    /// How long a confirmed round lets a leader read locally: one tick less than the shortest
+    /// election timeout.
     pub fn lease(&self) -> Duration {
         self.tick * (self.election_ticks - 1)
     }
@@ -83,8 +86,8 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// A shard without replicas. `log` reads the log whose writer takes this shard's [`Outbox::log`]; `views` is where
-    /// the replicas are made known.
+    /// A shard without replicas. `log` reads the log whose writer takes this shard's
+    /// [`Outbox::log`]; `views` is where the replicas are made known.
     pub fn new(config: ShardConfig, log: LogReader, views: Arc<RegionViews>) -> Self {
         let prng = Prng::new(config.seed);
         Self {
@@ -103,8 +106,9 @@ impl Shard {
         }
     }
 
-    /// Takes everything in `inbox` at `now`, adds what must be done to `out`, and says when to come back at the latest,
-    /// if nothing arrives before. After a turn that set `fatal` the shard must not be used again.
+    /// Takes everything in `inbox` at `now`, adds what must be done to `out`, and says when to come
+    /// back at the latest, if nothing arrives before. After a turn that set `fatal` the shard must
+    /// not be used again.
     pub fn turn(&mut self, now: Instant, inbox: &mut Vec<ShardInput>, out: &mut Outbox) -> Instant {
         for input in inbox.drain(..) {
             self.take(input, out);
@@ -121,8 +125,8 @@ impl Shard {
         self.next_tick
     }
 
-    /// Whether somebody waits for the applier: a read for its index, or a new leader for the first entry of its term.
-    /// Otherwise the next [`ShardInput::Applied`] may come late.
+    /// Whether somebody waits for the applier: a read for its index, or a new leader for the first
+    /// entry of its term. Otherwise the next [`ShardInput::Applied`] may come late.
     pub fn awaits_applied(&self) -> bool {
         self.replicas.values().any(Replica::awaits_applied)
     }
@@ -151,7 +155,8 @@ impl Shard {
         }
     }
 
-    /// Runs `f` on the replica, if there is one, and looks at what became of it at the end of the turn.
+    /// Runs `f` on the replica, if there is one, and looks at what became of it at the end of the
+    /// turn.
     fn with_replica(&mut self, id: RegionId, f: impl FnOnce(&mut Replica)) {
         if let Some(replica) = self.replicas.get_mut(&id) {
             f(replica);
@@ -210,7 +215,8 @@ impl Shard {
     }
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) {
-        // A driver that slept too long catches up on one tick, not on all: a burst of ticks would be an election.
+        // A driver that slept too long catches up on one tick, not on all: a burst of ticks would
+        // be an election.
         self.next_tick = now + self.config.tick;
         for (id, replica) in &mut self.replicas {
             replica.tick();
@@ -220,7 +226,8 @@ impl Shard {
         }
     }
 
-    /// Asks for a sync of the engine when something may then leave the log, or when the last one is long ago.
+    /// Asks for a sync of the engine when something may then leave the log, or when the last one is
+    /// long ago.
     fn sync_engine(&mut self, now: Instant, out: &mut Outbox) {
         if self.sync.is_some() || !self.unsynced {
             return;

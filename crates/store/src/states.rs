@@ -1,8 +1,10 @@
-//! Between what lasts on disk (protobuf) and what the code works with (plain types). The one place of this crate that
-//! knows both.
+//! Between what lasts on disk (protobuf) and what the code works with (plain types). The one place
+//! of this crate that knows both.
 
 use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
-use base::{ClusterId, Epoch, Index, KeyRange, Peer, PeerId, PeerRole, Region, RegionId, StoreId, Term};
+use base::{
+    ClusterId, Epoch, Index, KeyRange, Peer, PeerId, PeerRole, Region, RegionId, StoreId, Term,
+};
 use bytes::Bytes;
 use prost::Message;
 use proto::{eraftpb, metapb, raft_serverpb};
@@ -29,9 +31,10 @@ pub struct StoreIdent {
     pub api_version: i32,
 }
 
-/// How far a region's replica has got (`RaftApplyState`). Owned by the applier, written in the same batch as the data it
-/// speaks of, so that the two never disagree. It is the point to resume at after a restart, the gate of reads by index,
-/// and, through `truncated`, the bound of log collection.
+/// How far a region's replica has got (`RaftApplyState`). Owned by the applier, written in the same
+/// batch as the data it speaks of, so that the two never disagree. It is the point to resume at
+/// after a restart, the gate of reads by index, and, through `truncated`, the bound of log
+/// collection.
 ///
 /// `truncated.0 <= applied <= commit`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +149,9 @@ pub(crate) fn encode_raft_state(hard_state: &HardState, last_index: Index) -> By
         vote: hard_state.vote.0,
         commit: hard_state.commit,
     };
-    raft_serverpb::RaftLocalState { hard_state: Some(hard_state), last_index }.encode_to_vec().into()
+    raft_serverpb::RaftLocalState { hard_state: Some(hard_state), last_index }
+        .encode_to_vec()
+        .into()
 }
 
 pub(crate) fn decode_raft_state(region: RegionId, data: &[u8]) -> Result<HardState, StateError> {

@@ -1,9 +1,11 @@
-//! What everybody but a region's shard may know of it: an immutable [`RegionView`], replaced as a whole.
+//! What everybody but a region's shard may know of it: an immutable [`RegionView`], replaced as a
+//! whole.
 //!
-//! The shard publishes a new view at the end of a turn in which something changed that readers go by. Readers on other
-//! threads take the `Arc` they find: it may lag behind the shard, never lead it. A local read looks twice, before and
-//! after it takes its data, and is valid only if the *second* look still finds a leader with a valid lease in the same
-//! term and epoch ([`RegionView::still_readable`]).
+//! The shard publishes a new view at the end of a turn in which something changed that readers go
+//! by. Readers on other threads take the `Arc` they find: it may lag behind the shard, never lead
+//! it. A local read looks twice, before and after it takes its data, and is valid only if the
+//! *second* look still finds a leader with a valid lease in the same term and epoch
+//! ([`RegionView::still_readable`]).
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -36,9 +38,11 @@ pub struct RegionView {
     pub leader: Option<Peer>,
     /// Raft term.
     pub term: Term,
-    /// The replica here has applied up to this index; what readers see in the engine is at least as new.
+    /// The replica here has applied up to this index; what readers see in the engine is at least as
+    /// new.
     pub applied: Index,
-    /// Whether local reads are allowed before `lease_until`: the replica leads and has applied an entry of its own term.
+    /// Whether local reads are allowed before `lease_until`: the replica leads and has applied an
+    /// entry of its own term.
     pub serves_reads: bool,
     /// End of the lease.
     pub lease_until: Instant,
@@ -55,16 +59,16 @@ impl RegionView {
         self.serves_reads && now < self.lease_until
     }
 
-    /// The second look of a local read that began under `first`: same leadership, same key range, lease still valid
-    /// after the data was taken.
+    /// The second look of a local read that began under `first`: same leadership, same key range,
+    /// lease still valid after the data was taken.
     pub fn still_readable(&self, first: &RegionView, now: Instant) -> bool {
         self.term == first.term
             && self.region.epoch.version == first.region.epoch.version
             && self.has_lease(now)
     }
 
-    /// Whether the request may go to this replica as the leader. The checks are made in the order that clients rely on
-    /// (peer, leader, term, epoch); the first that fails is returned.
+    /// Whether the request may go to this replica as the leader. The checks are made in the order
+    /// that clients rely on (peer, leader, term, epoch); the first that fails is returned.
     pub fn check(&self, header: &RequestHeader) -> Result<(), RegionError> {
         let region = self.region.id;
         if header.peer.id != self.peer.id {
@@ -126,7 +130,8 @@ impl RegionViews {
         self.views.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// The view a request is addressed to, after the checks of store, region and [`RegionView::check`].
+    /// The view a request is addressed to, after the checks of store, region and
+    /// [`RegionView::check`].
     pub fn route(&self, header: &RequestHeader) -> Result<Arc<RegionView>, RegionError> {
         if header.peer.store_id != self.store_id {
             let (requested, actual) = (header.peer.store_id, self.store_id);
@@ -146,7 +151,10 @@ impl RegionViews {
         let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
         if let Some(old) = views.get(&view.region.id).filter(|old| old.peer.id == view.peer.id) {
             let id = view.region.id;
-            assert!(!view.region.epoch.is_behind(&old.region.epoch), "region {id}: epoch went back");
+            assert!(
+                !view.region.epoch.is_behind(&old.region.epoch),
+                "region {id}: epoch went back"
+            );
             assert!(view.term >= old.term, "region {id}: term went back");
             assert!(view.applied >= old.applied, "region {id}: applied index went back");
         }

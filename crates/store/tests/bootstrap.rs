@@ -1,4 +1,5 @@
-//! The first start: every crash point, the race for the first region, and placement that does not answer.
+//! The first start: every crash point, the race for the first region, and placement that does not
+//! answer.
 
 mod common;
 
@@ -11,10 +12,10 @@ use common::Machine;
 use storage::engine::{Cf, Engine, IterOptions, WriteBatch};
 use storage::keys;
 use storage::log::LogBatch;
+use store::StoreIdent;
 use store::bootstrap::{
     self, Action, BootstrapError, Event, FirstRegion, Outcome, TRIES_MAX, TRY_INTERVAL,
 };
-use store::StoreIdent;
 
 /// Placement as the bootstrap sees it: durable, and the same for all stores.
 #[derive(Default)]
@@ -72,8 +73,8 @@ impl Starting {
         Self { machine: machine.clone(), decision, action, now }
     }
 
-    /// Does one action as the node does it, and stops after `writes` of its writes (all, if `None`). Whether it was cut
-    /// short is told.
+    /// Does one action as the node does it, and stops after `writes` of its writes (all, if
+    /// `None`). Whether it was cut short is told.
     fn step(&mut self, placement: &mut Placement, writes: Option<u32>) -> bool {
         let engine = &self.machine.engine;
         let event = match self.action.clone() {
@@ -131,11 +132,8 @@ impl Starting {
 
 fn machine(id: u64) -> Machine {
     let machine = Machine::new(id);
-    let ident = StoreIdent {
-        cluster_id: base::ClusterId(7),
-        store_id: StoreId(id),
-        api_version: 0,
-    };
+    let ident =
+        StoreIdent { cluster_id: base::ClusterId(7), store_id: StoreId(id), api_version: 0 };
     bootstrap::bootstrap_store(&machine.engine, &ident).expect("empty");
     machine
 }
@@ -175,11 +173,15 @@ fn prepare_writes_what_clear_and_remove_take_away() {
     let machine = machine(1);
     let region = Region::first(RegionId(8), Peer::voter(PeerId(9), StoreId(1)));
     bootstrap::prepare_region(&machine.engine, &region).expect("writes");
-    let states = [keys::apply_state_key(region.id).to_vec(), keys::region_state_key(region.id).to_vec()];
+    let states =
+        [keys::apply_state_key(region.id).to_vec(), keys::region_state_key(region.id).to_vec()];
     let [apply, state] = states.clone();
     let (ident, prepare) = (keys::STORE_IDENT.to_vec(), keys::PREPARE_BOOTSTRAP.to_vec());
     assert_eq!(raft_keys(&machine), [ident.clone(), prepare, apply, state]);
-    assert_eq!(bootstrap::prepared_region(&machine.engine).expect("readable"), Some(region.clone()));
+    assert_eq!(
+        bootstrap::prepared_region(&machine.engine).expect("readable"),
+        Some(region.clone())
+    );
     bootstrap::clear_prepared(&machine.engine).expect("writes");
     assert_eq!(raft_keys(&machine), [&[ident.clone()], &states[..]].concat());
     bootstrap::prepare_region(&machine.engine, &region).expect("writes");

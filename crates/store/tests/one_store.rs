@@ -116,7 +116,11 @@ fn an_entry_over_the_limit_is_refused_and_the_largest_is_not() {
 #[test]
 fn a_full_disk_refuses_writes_and_nothing_else() {
     let mut node = running();
-    assert!({ let slot = node.put(b"k", b"v"); node.settle(Instant(2)); slot.is_ok() });
+    assert!({
+        let slot = node.put(b"k", b"v");
+        node.settle(Instant(2));
+        slot.is_ok()
+    });
     node.inbox.push(ShardInput::DiskFull(true));
     let (put, read) = (node.put(b"k", b"w"), node.read_index());
     node.settle(Instant(3));
@@ -181,8 +185,9 @@ fn a_restart_goes_on_where_the_store_stopped() {
     assert_eq!(node.get(&150u16.to_be_bytes()).as_deref(), Some(&b"v"[..]));
 }
 
-/// Runs random puts with random stops in between, and compares what every restart finds with the model: acknowledged
-/// writes are there, and the data is exactly that of some prefix of the proposals (rows ).
+/// Runs random puts with random stops in between, and compares what every restart finds with the
+/// model: acknowledged writes are there, and the data is exactly that of some prefix of the
+/// proposals (rows ).
 #[test]
 fn power_losses_lose_nothing_that_was_acknowledged() {
     for seed in 0..60 {
@@ -244,7 +249,8 @@ fn number(bytes: bytes::Bytes) -> u64 {
     u64::from_be_bytes(bytes[..].try_into().expect("eight bytes"))
 }
 
-/// After the writes of 1 to `last` each of the four keys holds the largest number that belongs to it.
+/// After the writes of 1 to `last` each of the four keys holds the largest number that belongs to
+/// it.
 fn check_prefix(node: &Node, last: u64, seed: u64) {
     for key in 0..4u64 {
         let expected = (1..=last).rev().find(|n| n % 4 == key);

@@ -1,4 +1,5 @@
-//! Three stores that share a region: replication, loss of the leader, answers that may be given and ones that may not.
+//! Three stores that share a region: replication, loss of the leader, answers that may be given and
+//! ones that may not.
 
 mod common;
 

@@ -8,6 +8,7 @@ use proto::kvrpcpb;
 use proto::tikvpb::batch_commands_request::{Request, request::Cmd};
 use proto::tikvpb::{BatchCommandsRequest, tikv_client::TikvClient};
 use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio_stream::wrappers::ReceiverStream;
 
 use crate::server::{Server, Store};
 
@@ -96,10 +97,15 @@ async fn a_stream_cut_in_the_middle() {
     let mut store = server.connect().await;
     for round in 0..20 {
         let puts = (0..50).map(|i| put(&store, round, i)).collect();
-        let request = BatchCommandsRequest { request_ids: (0..50).collect(), requests: puts };
+        let request = BatchCommandsRequest {
+            request_ids: (0..50).collect(),
+            requests: puts,
+            ..Default::default()
+        };
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         let mut client = TikvClient::new(server.channel().await);
-        let call = tokio::spawn(async move { client.batch_commands(Receiving(receiver)).await });
+        let call =
+            tokio::spawn(async move { client.batch_commands(ReceiverStream::new(receiver)).await });
         sender.send(request).await.expect("the call takes it");
         // The connection goes with the call, at a point that differs from round to round.
         for _ in 0..round {
@@ -127,29 +133,6 @@ fn put(store: &Store, round: usize, i: usize) -> Request {
         ..Default::default()
     };
     Request { cmd: Some(Cmd::RawPut(put)), ..Default::default() }
-}
-
-/// The receiving end of a channel as the stream of a call.
-struct Receiving(tokio::sync::mpsc::Receiver<BatchCommandsRequest>);
-
-impl tonic::IntoStreamingRequest for Receiving {
-    type Stream = Self;
-    type Message = BatchCommandsRequest;
-
-    fn into_streaming_request(self) -> tonic::Request<Self> {
-        tonic::Request::new(self)
-    }
-}
-
-impl tokio_stream::Stream for Receiving {
-    type Item = BatchCommandsRequest;
-
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<BatchCommandsRequest>> {
-        self.0.poll_recv(context)
-    }
 }
 
 /// The bytes of one call of `BatchCommands`, headers and a first message, as a client sends them.

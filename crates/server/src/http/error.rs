@@ -1,4 +1,5 @@
-//! A request that is not answered with what it asked for: a status, and a JSON string that says why.
+//! A request that is not answered with what it asked for: a status, and a JSON string that says
+//! why.
 
 use ::placement::PlacementError;
 use axum::Json;

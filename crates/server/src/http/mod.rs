@@ -14,7 +14,8 @@
 //! truthfully with an empty list; what nobody can do here (changing them) is not served.
 //!
 //! Invariant: nothing is turned into JSON while the placement driver is locked. Pages take out what
-//! they show, which is cheap, and render it afterwards: timestamps do not wait for a list of regions.
+//! they show, which is cheap, and render it afterwards: timestamps do not wait for a list of
+//! regions.
 //!
 //! Where to start: [`router`], then the table of `index`.
 

@@ -1,7 +1,7 @@
 //! PD's pages about configuration: of the cluster, of scheduling, of where replicas go.
 //!
-//! Nothing is scheduled: regions stay where they are. So all limits are zero, there are no placement
-//! rules and no labels of regions, and nothing here can be changed.
+//! Nothing is scheduled: regions stay where they are. So all limits are zero, there are no
+//! placement rules and no labels of regions, and nothing here can be changed.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! PD's pages about old versions: what holds garbage collection back, and how far locks are resolved.
+//! PD's pages about old versions: what holds garbage collection back, and how far locks are
+//! resolved.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,12 +36,15 @@ async fn safe_points(State(node): Node) -> Result<Json<Value>, HttpError> {
         services.push((GC_WORKER, i64::MAX, state.txn_safe_point));
     }
     let lowest = services.iter().map(|(_, _, safe_point)| *safe_point).min().unwrap_or(0);
-    let page = |(id, expired_at, safe_point): &(&str, i64, u64)| json!({ "service_id": id, "expired_at": expired_at, "safe_point": safe_point });
     Ok(Json(json!({
-        "service_gc_safe_points": services.iter().map(page).collect::<Vec<_>>(),
+        "service_gc_safe_points": services.iter().map(service).collect::<Vec<_>>(),
         "min_service_gc_safe_point": lowest,
         "gc_safe_point": state.gc_safe_point,
     })))
+}
+
+fn service((id, expired_at, safe_point): &(&str, i64, u64)) -> Value {
+    json!({ "service_id": id, "expired_at": expired_at, "safe_point": safe_point })
 }
 
 /// When a barrier with so many seconds left goes away, in seconds since 1970.

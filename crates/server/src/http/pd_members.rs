@@ -1,4 +1,5 @@
-//! PD's pages about its members: the nodes that can lead the placement driver, and the one that does.
+//! PD's pages about its members: the nodes that can lead the placement driver, and the one that
+//! does.
 
 use std::sync::Arc;
 

@@ -25,10 +25,9 @@ async fn all(State(node): Node) -> Result<Json<Value>, HttpError> {
         let here = p.stores().filter(|store| !store.is_tombstone());
         (here.cloned().collect::<Vec<_>>(), p.regions().store_loads())
     })?;
-    let now = node.host.now();
     let load = |store: &StoreInfo| loads.get(&StoreId(store.meta.id)).copied();
     let pages: Vec<_> =
-        stores.iter().map(|store| page(store, &load(store).unwrap_or_default(), now)).collect();
+        stores.iter().map(|store| page(&node, store, &load(store).unwrap_or_default())).collect();
     Ok(Json(json!({ "count": pages.len(), "stores": pages })))
 }
 
@@ -37,14 +36,19 @@ async fn by_id(State(node): Node, Path(id): Path<String>) -> Result<Json<Value>,
     let (store, loads) = node.placement(|p| (p.store(id).cloned(), p.regions().store_loads()))?;
     let store = store.ok_or_else(|| HttpError::not_found(format!("store {id} not found")))?;
     let load = loads.get(&id).copied().unwrap_or_default();
-    Ok(Json(page(&store, &load, node.host.now())))
+    Ok(Json(page(&node, &store, &load)))
 }
 
-fn page(store: &StoreInfo, load: &StoreLoad, now: Instant) -> Value {
-    json!({ "store": meta(store, now), "status": status(store, load) })
+fn page(node: &ShownNode, store: &StoreInfo, load: &StoreLoad) -> Value {
+    let now = node.host.now();
+    // What was heard before this placement driver began says nothing of the store as it is.
+    let silent_ms = now.since(store.heard_at).as_millis() as u64;
+    let heard_ms = store.stats.as_ref().map(|_| node.host.wall_ms().saturating_sub(silent_ms));
+    json!({ "store": meta(store, now, heard_ms), "status": status(store, load, heard_ms) })
 }
 
-fn meta(store: &StoreInfo, now: Instant) -> Value {
+/// `heard_ms`: when the store last reported, in ms since 1970.
+fn meta(store: &StoreInfo, now: Instant, heard_ms: Option<u64>) -> Value {
     let meta = &store.meta;
     let label = |label: &metapb::StoreLabel| json!({ "key": label.key, "value": label.value });
     json!({
@@ -57,7 +61,7 @@ fn meta(store: &StoreInfo, now: Instant) -> Value {
         "git_hash": meta.git_hash,
         "start_timestamp": meta.start_timestamp,
         "deploy_path": meta.deploy_path,
-        "last_heartbeat": meta.last_heartbeat,
+        "last_heartbeat": heard_ms.unwrap_or(0) * 1_000_000,
         "state": meta.state,
         "state_name": state_name(store, now),
         "node_state": meta.node_state,
@@ -76,7 +80,7 @@ fn state_name(store: &StoreInfo, now: Instant) -> &'static str {
 }
 
 /// Scores are plain sums: every store has the same weight.
-fn status(store: &StoreInfo, load: &StoreLoad) -> Value {
+fn status(store: &StoreInfo, load: &StoreLoad, heard_ms: Option<u64>) -> Value {
     let empty = pdpb::StoreStats::default();
     let stats = store.stats.as_ref().unwrap_or(&empty);
     let mut status = json!({
@@ -96,11 +100,10 @@ fn status(store: &StoreInfo, load: &StoreLoad) -> Value {
     });
     // Times that are not known are left out.
     let started_s = u64::try_from(store.meta.start_timestamp).unwrap_or(0);
-    let heard_ms = u64::try_from(store.meta.last_heartbeat).unwrap_or(0) / 1_000_000;
     if started_s > 0 {
         status["start_ts"] = json!(text::time(started_s * 1000));
     }
-    if heard_ms > 0 {
+    if let Some(heard_ms) = heard_ms {
         status["last_heartbeat_ts"] = json!(text::time(heard_ms));
         let uptime = Duration::from_secs((heard_ms / 1000).saturating_sub(started_s));
         status["uptime"] = json!(text::duration(uptime));

@@ -68,7 +68,8 @@ impl StoreThread {
 
     /// Sleeps until there is something to do.
     fn wait(&mut self, wake: Instant, turn: &mut Turn) {
-        // Ask to be woken first, then look once more: a notice that comes in between is seen either way.
+        // Ask to be woken first, then look once more: a notice that comes in between is seen either
+        // way.
         self.awaited.store(self.shard.awaits_applied(), Ordering::SeqCst);
         if !self.applied.is_empty() {
             return;
@@ -107,7 +108,8 @@ impl StoreThread {
         }
     }
 
-    /// Carries out what the shard wants. The applier gets its work before this thread goes to sleep in the log's sync.
+    /// Carries out what the shard wants. The applier gets its work before this thread goes to sleep
+    /// in the log's sync.
     fn drain(&mut self, turn: &mut Turn) -> Result<(), store::Fatal> {
         let out = &mut turn.out;
         if let Some(fatal) = out.fatal.take().or(turn.log_out.fatal.take()) {

@@ -2,11 +2,11 @@
 //! use for everything.
 //!
 //! ```text
-//!   message ──┬── gets ────── lease, cache, lease again ──────────────────────────────► answers at once
-//!             ├── puts, deletes ── joined by region ── one proposal a region ── applied ──┐
-//!             └── all others, and what the cache does not have ── a task each ────────────┤
-//!                                                                                         ▼
-//!   stream ◄── messages of up to 128 answers ◄──────────────────────────────── queue of the stream
+//!   message ─┬─ gets ─── lease, cache, lease again ─────────────────────────► answers at once
+//!            ├─ puts, deletes ─── joined by region ─── proposal ─── applied ──┐
+//!            └─ others, and what the cache does not have ─── a task each ─────┤
+//!                                                                             ▼
+//!   stream ◄── messages of up to 128 answers ◄──────────────────── queue of the stream
 //! ```
 //!
 //! One stream is one value that makes the next message when it is asked for one. It is asked only

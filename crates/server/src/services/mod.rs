@@ -39,9 +39,8 @@ pub(crate) fn router(
 ) -> Router {
     // It says "serving" for the empty name, which means the whole server, from the start.
     let (_, health) = tonic_health::server::health_reporter();
-    let health = health
-        .accept_compressed(CompressionEncoding::Gzip)
-        .max_decoding_message_size(usize::MAX);
+    let health =
+        health.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(usize::MAX);
     Routes::new(kv::server(store.clone(), closed.clone()))
         .add_service(pd::server(host.clone(), advertise, closed.clone()))
         .add_service(keyspace::server(host.clone(), closed.clone()))

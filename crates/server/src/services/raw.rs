@@ -1,8 +1,8 @@
 //! The raw commands: from a request to its response, for single calls and for streams alike.
 //!
 //! ```text
-//!   request ── target (cluster, version, header, deadline) ──┬── read:  guard ── cache? ── pool ── response
-//!                                                            └── write: keys in range? ── propose ── response
+//!   request ─ target (cluster, version, ─┬─ read:  guard ─ cache? ─ pool ─ response
+//!             header, deadline)          └─ write: keys in range? ─ propose ─ response
 //! ```
 //!
 //! A read takes a guard (the lease, or a round of the group if that ran out), its data, and then

@@ -287,24 +287,30 @@ impl FileState {
             self.bytes[start..start + write.old.len()].copy_from_slice(&write.old);
             self.bytes.truncate(write.size_before);
         }
-        for write in &writes {
-            match prng.below(4) {
-                0 => {}
-                1 => self.put(write, 0..write.new.len()),
-                2 => {
-                    let sectors = write.sectors();
-                    let kept = prng.below(sectors.len() as u64 + 1) as usize;
-                    sectors.into_iter().take(kept).for_each(|sector| self.put(write, sector));
-                }
-                _ => {
-                    for sector in write.sectors() {
-                        if prng.one_in(2) {
-                            self.put(write, sector);
-                        }
-                    }
+        // Each sector is as it was after some of the writes: those before its point in time.
+        let (mode, all) = (prng.below(4), writes.len() as u64);
+        let (time, boundary) = (prng.below(all + 1), prng.below(self.sectors_after(&writes) + 1));
+        let mut times = BTreeMap::new();
+        for (i, write) in (0..).zip(&writes) {
+            for part in write.sectors() {
+                let sector = (write.offset + part.start) as u64 / SECTOR;
+                let until = *times.entry(sector).or_insert_with(|| match mode {
+                    0 => 0,
+                    1 => all,
+                    2 => time + u64::from(sector < boundary),
+                    _ => prng.below(all + 1),
+                });
+                if i < until {
+                    self.put(write, part);
                 }
             }
         }
+    }
+
+    /// How many sectors the file has after these writes.
+    fn sectors_after(&self, writes: &[Write]) -> u64 {
+        let end = writes.iter().map(|write| write.offset + write.new.len()).max().unwrap_or(0);
+        (end.max(self.bytes.len()) as u64).div_ceil(SECTOR)
     }
 
     /// Does a part of a write again.

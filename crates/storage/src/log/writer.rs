@@ -39,8 +39,8 @@ pub struct RaftLog {
     pub(super) vouched: u64,
     /// Number of the oldest segment that is needed.
     pub(super) oldest: u32,
-    /// Whether a write failed for lack of space: there may be a whole record at `offset` that does
-    /// not count.
+    /// Whether a write failed for lack of space. There may be a whole record at `offset` then,
+    /// which does not count.
     pub(super) leftover: bool,
     pub(super) buffer: Vec<u8>,
     pub(super) failure: Option<Failure>,
@@ -67,9 +67,9 @@ impl RaftLog {
     /// [`RaftLog::sync`]. An empty batch writes nothing.
     ///
     /// Errors: `Gap` and `TooLarge` if the batch cannot be written, `Full`; after each of them
-    /// nothing has changed. (If the disk was full, a crash before a later write is synced may bring
-    /// the refused batch back: it is then one more write that was never synced.) `Io` and
-    /// `Poisoned`: the log is at its end.
+    /// nothing has changed. (If the disk was full, a crash before the next write that succeeds may
+    /// bring the refused batch back, like any write that was not synced.) `Io` and `Poisoned`: the
+    /// log is at its end.
     pub fn write(&mut self, batch: &LogBatch) -> Result<(), LogError> {
         self.refuse_after_failure()?;
         if batch.is_empty() {
@@ -172,7 +172,6 @@ impl RaftLog {
                 full => full,
             });
         }
-        self.leftover = false;
         self.offset += len;
         self.position += len;
         self.vouched = self.vouched.max(synced);
@@ -185,21 +184,31 @@ impl RaftLog {
     /// Goes on to a new segment if a record of `len` bytes does not fit the active one. All of the
     /// old one is durable before anything is written to the new one.
     fn make_room(&mut self, len: u64) -> Result<(), LogError> {
+        if self.leftover {
+            self.cover_leftover()?;
+        }
         let reserve = if len == MARKER_LEN { 0 } else { MARKER_LEN };
         if self.offset + len + reserve <= self.active.size {
             return Ok(());
         }
         let next = Arc::new(self.pool.take(self.active.seq, len)?);
-        if self.leftover && self.offset + MARKER_LEN <= self.active.size {
-            // Usually the next record is written over it. Here nothing will be.
-            self.write_record(&LogBatch::new(), &[])?;
-        }
         self.sync()?;
         self.index.write().expect(NO_PANIC).add_segment(next.clone());
         self.active = next;
         self.offset = u64::from(FIRST_RECORD);
         self.stats.segments_begun += 1;
         Ok(())
+    }
+
+    /// Puts a record without rows over what a failed write may have left, durably, so that no crash
+    /// brings it back once anything was written after it.
+    fn cover_leftover(&mut self) -> Result<(), LogError> {
+        self.leftover = false;
+        if self.offset + MARKER_LEN > self.active.size {
+            return Ok(());
+        }
+        self.write_record(&LogBatch::new(), &[])?;
+        self.sync()
     }
 
     pub(super) fn refuse_after_failure(&self) -> Result<(), LogError> {

@@ -1,10 +1,12 @@
-//! Who makes the first region, decided: [`FirstRegion`] is told what happened and says what to do next.
+//! Who makes the first region, decided: [`FirstRegion`] is told what happened and says what to do
+//! next.
 
 use std::time::Duration;
 
 use base::{Instant, Peer, PeerId, Region, RegionId, StoreId};
 
-/// Failed calls after which the bootstrap gives up, for each of the two loops (is it bootstrapped; bootstrap it).
+/// Failed calls after which the bootstrap gives up, for each of the two loops (is it bootstrapped;
+/// bootstrap it).
 pub const TRIES_MAX: u32 = 60;
 
 /// Time between two tries.

@@ -1,5 +1,6 @@
-//! A whole store in one thread, on a memory disk and the memory engine, and several of them with a network in between.
-//! Time is a number, and every step is the test's own, so that a test can stop the world anywhere.
+//! A whole store in one thread, on a memory disk and the memory engine, and several of them with a
+//! network in between. Time is a number, and every step is the test's own, so that a test can stop
+//! the world anywhere.
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
@@ -10,60 +11,60 @@ use std::time::Duration;
 
 use base::{Epoch, Instant, Peer, PeerId, Prng, Region, RegionId, StoreId};
 use bytes::Bytes;
+use pontoon_store as store;
 use storage::disk::MemoryDisk;
 use storage::engine::{Cf, Engine, MemoryEngine};
 use storage::keys;
 use storage::log::{LogBatch, LogOptions, LogReader, RaftLog};
-use pontoon_store as store;
 use store::bootstrap;
 use store::{
-    Applier, ApplyInput, ApplyOutbox, Job, LogOutbox, LogWriter, Outbox, Proposal,
-    RaftMessage, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, Shard,
-    ShardConfig, ShardInput, StoreIdent, WriteResult, Writes,
+    Applier, ApplyInput, ApplyOutbox, Job, LogOutbox, LogWriter, Outbox, Proposal, RaftMessage,
+    ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, Shard, ShardConfig,
+    ShardInput, StoreIdent, WriteResult, Writes,
 };
 
-pub const REGION: RegionId = RegionId(2);
-pub const TICK: Duration = Duration::from_millis(100);
+pub(crate) const REGION: RegionId = RegionId(2);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 
 /// What outlives a process: the disk and the engine.
 #[derive(Clone)]
-pub struct Machine {
+pub(crate) struct Machine {
     pub store_id: StoreId,
     pub disk: MemoryDisk,
     pub engine: MemoryEngine,
 }
 
 impl Machine {
-    pub fn new(store_id: u64) -> Self {
+    pub(crate) fn new(store_id: u64) -> Self {
         let (disk, engine) = (MemoryDisk::new(), MemoryEngine::new());
         Self { store_id: StoreId(store_id), disk, engine }
     }
 
     /// The power goes: what was not synced may be lost, torn or kept.
-    pub fn power_loss(&self, prng: &mut Prng) {
+    pub(crate) fn power_loss(&self, prng: &mut Prng) {
         self.disk.power_loss(prng);
         self.engine.power_loss(prng);
     }
 
     /// The process ends without a word: everything that was written is there.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.disk.kill();
         self.engine.kill();
     }
 
-    pub fn open_log(&self) -> RaftLog {
+    pub(crate) fn open_log(&self) -> RaftLog {
         let options = LogOptions { segment_bytes: 64 << 10, ..LogOptions::default() };
         RaftLog::open(Arc::new(self.disk.clone()), Path::new("log"), options).expect("it opens")
     }
 
     /// What the log on the disk says, for a look while a store runs on it.
-    pub fn open_log_reader(&self) -> LogReader {
+    pub(crate) fn open_log_reader(&self) -> LogReader {
         let image = Machine { disk: self.disk.image(), ..self.clone() };
         image.open_log().reader()
     }
 
     /// Writes what a bootstrap writes for a region of these peers.
-    pub fn found(&self, region: &Region) {
+    pub(crate) fn found(&self, region: &Region) {
         let ident =
             StoreIdent { cluster_id: base::ClusterId(7), store_id: self.store_id, api_version: 0 };
         bootstrap::bootstrap_store(&self.engine, &ident).expect("empty");
@@ -77,19 +78,19 @@ impl Machine {
     }
 
     /// A running store on what this machine holds.
-    pub fn start(&self, config: ShardConfig) -> Node {
+    pub(crate) fn start(&self, config: ShardConfig) -> Node {
         Node::start(self.clone(), config)
     }
 }
 
 /// A region with one voter on each of these stores; the peer on store `n` has the id `100 + n`.
-pub fn region_on(stores: &[u64]) -> Region {
+pub(crate) fn region_on(stores: &[u64]) -> Region {
     let peers = stores.iter().map(|&id| Peer::voter(PeerId(100 + id), StoreId(id)));
     Region { peers: peers.collect(), ..Region::first(REGION, Peer::voter(PeerId(1), StoreId(1))) }
 }
 
 /// A running store. Every queue between the actors is open to the test.
-pub struct Node {
+pub(crate) struct Node {
     pub machine: Machine,
     pub views: Arc<RegionViews>,
     pub shard: Shard,
@@ -128,7 +129,7 @@ impl Node {
     }
 
     /// The shard takes what waits for it; what it wants written stays in `out.log`.
-    pub fn turn_shard(&mut self, now: Instant) {
+    pub(crate) fn turn_shard(&mut self, now: Instant) {
         self.shard.turn(now, &mut self.inbox, &mut self.out);
         let out = &mut self.out;
         self.sent.extend(out.send.drain(..));
@@ -140,7 +141,7 @@ impl Node {
     }
 
     /// The log writer makes durable what the shard wanted written.
-    pub fn turn_log(&mut self) {
+    pub(crate) fn turn_log(&mut self) {
         if self.out.log.is_empty() {
             return;
         }
@@ -155,7 +156,7 @@ impl Node {
     }
 
     /// The applier takes what waits for it.
-    pub fn turn_applier(&mut self) {
+    pub(crate) fn turn_applier(&mut self) {
         let mut out = ApplyOutbox::default();
         self.applier.turn(&mut self.apply_inbox, &mut out);
         self.fatal = self.fatal.take().or(out.fatal.map(|fatal| fatal.to_string()));
@@ -165,7 +166,7 @@ impl Node {
         }
     }
 
-    pub fn run_jobs(&mut self) {
+    pub(crate) fn run_jobs(&mut self) {
         for Job::SyncEngine in self.jobs.drain(..) {
             self.machine.engine.sync().expect("the memory engine syncs");
             self.inbox.push(ShardInput::EngineSynced);
@@ -173,7 +174,7 @@ impl Node {
     }
 
     /// Everything until nobody has anything to do.
-    pub fn settle(&mut self, now: Instant) {
+    pub(crate) fn settle(&mut self, now: Instant) {
         loop {
             self.turn_shard(now);
             self.turn_log();
@@ -186,42 +187,42 @@ impl Node {
         }
     }
 
-    pub fn view(&self) -> Arc<RegionView> {
+    pub(crate) fn view(&self) -> Arc<RegionView> {
         self.views.get(REGION).expect("the region is here")
     }
 
-    pub fn header(&self) -> RequestHeader {
+    pub(crate) fn header(&self) -> RequestHeader {
         header_of(&self.view())
     }
 
     /// Puts `key`; the answer appears in the slot.
-    pub fn put(&mut self, key: &[u8], value: &[u8]) -> Slot {
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Slot {
         let mut writes = Writes::new();
         writes.put(Cf::Default, key, value);
         let header = self.header();
         self.propose(header, writes)
     }
 
-    pub fn propose(&mut self, header: RequestHeader, writes: Writes) -> Slot {
+    pub(crate) fn propose(&mut self, header: RequestHeader, writes: Writes) -> Slot {
         let slot = Slot::default();
         let proposal = Proposal { header, writes, only_in_term: None, reply: slot.reply() };
         self.inbox.push(ShardInput::Propose(proposal));
         slot
     }
 
-    pub fn read_index(&mut self) -> Slot {
+    pub(crate) fn read_index(&mut self) -> Slot {
         let slot = Slot::default();
         let request = ReadRequest { header: self.header(), reply: slot.reply() };
         self.inbox.push(ShardInput::ReadIndex(request));
         slot
     }
 
-    pub fn get(&self, key: &[u8]) -> Option<Bytes> {
+    pub(crate) fn get(&self, key: &[u8]) -> Option<Bytes> {
         self.machine.engine.get(Cf::Default, &keys::data_key(key)).expect("readable")
     }
 }
 
-pub fn header_of(view: &RegionView) -> RequestHeader {
+pub(crate) fn header_of(view: &RegionView) -> RequestHeader {
     RequestHeader {
         region_id: view.region.id,
         peer: view.peer,
@@ -232,32 +233,32 @@ pub fn header_of(view: &RegionView) -> RequestHeader {
 
 /// Where an answer appears.
 #[derive(Clone, Debug, Default)]
-pub struct Slot(Arc<Mutex<Vec<WriteResult>>>);
+pub(crate) struct Slot(Arc<Mutex<Vec<WriteResult>>>);
 
 impl Slot {
-    pub fn reply(&self) -> ReplyTo {
+    pub(crate) fn reply(&self) -> ReplyTo {
         let slot = self.0.clone();
         ReplyTo::new(move |result| slot.lock().expect("one thread").push(result))
     }
 
     /// The answer, if there is one. Panics if there are two.
-    pub fn answer(&self) -> Option<WriteResult> {
+    pub(crate) fn answer(&self) -> Option<WriteResult> {
         let answers = self.0.lock().expect("one thread");
         assert!(answers.len() <= 1, "answered twice: {answers:?}");
         answers.first().cloned()
     }
 
-    pub fn is_ok(&self) -> bool {
+    pub(crate) fn is_ok(&self) -> bool {
         self.answer() == Some(Ok(()))
     }
 
-    pub fn error(&self) -> RegionError {
+    pub(crate) fn error(&self) -> RegionError {
         self.answer().expect("answered").expect_err("refused")
     }
 }
 
 /// Several stores that share one region.
-pub struct Cluster {
+pub(crate) struct Cluster {
     pub nodes: Vec<Node>,
     pub now: Instant,
     /// Stores that nobody hears and that hear nobody.
@@ -265,7 +266,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    pub fn new(size: u64) -> Self {
+    pub(crate) fn new(size: u64) -> Self {
         let stores: Vec<u64> = (1..=size).collect();
         let region = region_on(&stores);
         let nodes = stores.iter().map(|&id| {
@@ -277,13 +278,13 @@ impl Cluster {
     }
 
     /// Time passes by one tick, then everything that follows from it happens.
-    pub fn tick(&mut self) {
+    pub(crate) fn tick(&mut self) {
         self.now = self.now + TICK;
         self.deliver();
     }
 
     /// Everything until nobody has anything to do or to say.
-    pub fn deliver(&mut self) {
+    pub(crate) fn deliver(&mut self) {
         loop {
             let mut messages = Vec::new();
             for node in &mut self.nodes {
@@ -291,21 +292,24 @@ impl Cluster {
                 messages.extend(node.sent.drain(..));
             }
             messages.retain(|message| {
-                !self.cut.contains(&message.from.store_id) && !self.cut.contains(&message.to.store_id)
+                !self.cut.contains(&message.from.store_id)
+                    && !self.cut.contains(&message.to.store_id)
             });
             if messages.is_empty() {
                 return;
             }
             for message in messages {
                 let to = message.to.store_id;
-                let node = self.nodes.iter_mut().find(|n| n.machine.store_id == to).expect("a store");
+                let node =
+                    self.nodes.iter_mut().find(|n| n.machine.store_id == to).expect("a store");
                 node.inbox.push(ShardInput::Message(message));
             }
         }
     }
 
-    /// Ticks until one of the stores that are not cut off leads and serves reads; its place in `nodes`.
-    pub fn leader(&mut self) -> usize {
+    /// Ticks until one of the stores that are not cut off leads and serves reads; its place in
+    /// `nodes`.
+    pub(crate) fn leader(&mut self) -> usize {
         for _ in 0..200 {
             self.tick();
             let cut = self.cut.clone();
@@ -320,4 +324,4 @@ impl Cluster {
     }
 }
 
-pub const OTHER_EPOCH: Epoch = Epoch { conf_ver: 1, version: 9 };
+pub(crate) const OTHER_EPOCH: Epoch = Epoch { conf_ver: 1, version: 9 };

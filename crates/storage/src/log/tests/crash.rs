@@ -14,9 +14,9 @@ struct Run {
     log: RaftLog,
     history: Vec<Model>,
     durable: usize,
-    /// What the log holds if a write that failed is there all the same, and whether it was written
-    /// over: then it may come back only until the next sync.
-    perhaps: Vec<(Model, bool)>,
+    /// What the log holds if one of the writes that failed since the last good one is there all
+    /// the same.
+    perhaps: Vec<Model>,
     seed: u64,
 }
 
@@ -46,9 +46,9 @@ impl Run {
         match self.log.write(&batch(&changes)) {
             Ok(()) => {
                 self.history.push(model);
-                self.perhaps.iter_mut().for_each(|(_, over)| *over = true);
+                self.perhaps.clear();
             }
-            Err(LogError::Full { .. }) => self.perhaps.push((model, false)),
+            Err(LogError::Full { .. }) => self.perhaps.push(model),
             Err(error) => panic!("seed {}: {error}", self.seed),
         }
     }
@@ -59,7 +59,6 @@ impl Run {
             25..=31 => {
                 self.log.sync().unwrap();
                 self.durable = self.history.len() - 1;
-                self.perhaps.retain(|(_, over)| !over);
             }
             32 | 33 => match self.log.purge() {
                 Ok(_) | Err(LogError::Full { .. }) => {}
@@ -101,8 +100,7 @@ impl Run {
         });
         self.log = opened.unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
         let found = Model::of(&self.log.reader());
-        let perhaps = self.perhaps.iter().map(|(model, _)| model);
-        let allowed = self.history[self.durable..].iter().chain(perhaps);
+        let allowed = self.history[self.durable..].iter().chain(&self.perhaps);
         assert!(
             allowed.into_iter().any(|model| *model == found),
             "seed {}: {} of {} writes were durable; found {:?}",

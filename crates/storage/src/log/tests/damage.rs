@@ -99,6 +99,32 @@ fn a_torn_write_at_every_sector() {
     }
 }
 
+/// Records that were cut off with a torn one before them stay away when a new record ends exactly
+/// where one of them begins.
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    let disk = MemoryDisk::new();
+    let mut log = open(&disk, small()).unwrap();
+    let mut ends = Vec::new();
+    for index in 1..=6 {
+        let one = batch(&[Change::Append(R1, vec![entry(index, 1, 139)])]);
+        log.write(&one).unwrap();
+        ends.push(log.offset);
+    }
+    disk.kill();
+    let path = files(&disk)[0].clone();
+    disk.erase(&path, ends[2], 40);
+    let mut log = open(&disk, small()).unwrap();
+    assert_eq!(log.reader().last_index(R1), 3);
+    // Opening vouched for what it found; that and this record are as long as the torn one was.
+    log.write(&batch(&[Change::Append(R1, vec![entry(4, 2, 99)])])).unwrap();
+    assert_eq!(log.offset, ends[3]);
+    disk.kill();
+    let log = open(&disk, small()).unwrap();
+    assert_eq!(log.reader().last_index(R1), 4);
+    assert_eq!(log.reader().entries(R1, 4, 5, 0).unwrap(), [entry(4, 2, 99)]);
+}
+
 /// What must refuse: a byte of a record, or of a segment's head, that is known to have been
 /// durable.
 fn is_refusal(error: &LogError) -> bool {
