@@ -93,7 +93,38 @@ leave_no_stale_crates() {
     printf '%s\n' "$PWD" >"$stamp"
 }
 
-say_if_first_build() {
-    compgen -G "$CARGO_TARGET_DIR/release/build/rust-librocksdb-sys-*/out/librocksdb.a" >/dev/null ||
-        say "the first build on a machine compiles RocksDB: this takes a while, and only once"
+# RocksDB, compiled once a machine and handed to every build.
+#
+# Left to itself, Cargo compiles it again for each set of packages that is built: the features of what its
+# build script uses differ between `--workspace` and `--package`. So the library of the first build is kept,
+# and its build script is told where it is.
+need_rocksdb() {
+    [[ -z ${ROCKSDB_LIB_DIR:-} ]] || return 0
+    local version folder
+    version=$(sed -n '/^name = "rust-librocksdb-sys"/{n;s/version = "\(.*\)"/\1/p}' Cargo.lock)
+    folder="${XDG_CACHE_HOME:-$HOME/.cache}/pontoon/rocksdb"
+    if [[ ! -f $folder/librocksdb.a || $(cat "$folder/version" 2>/dev/null) != "$version" ]]; then
+        say "compiling RocksDB: this takes a while, and only once a machine"
+        cargo build --release --package pontoon-storage
+        keep_rocksdb "$folder" "$version"
+    fi
+    ROCKSDB_INCLUDE_DIR=$(rocksdb_source "$version")/rocksdb/include
+    export ROCKSDB_INCLUDE_DIR ROCKSDB_LIB_DIR=$folder ROCKSDB_STATIC=1
+}
+
+# `keep_rocksdb FOLDER VERSION`: keeps the library that Cargo built last.
+keep_rocksdb() {
+    local built
+    mapfile -t built < <(ls -t "$CARGO_TARGET_DIR"/release/build/rust-librocksdb-sys-*/out/librocksdb.a)
+    mkdir -p "$1"
+    cp "${built[0]}" "$1/librocksdb.a.new"
+    mv "$1/librocksdb.a.new" "$1/librocksdb.a"
+    printf '%s\n' "$2" >"$1/version"
+}
+
+# Where Cargo unpacks the sources of a version: the headers lie there.
+rocksdb_source() {
+    local pattern="${CARGO_HOME:-$HOME/.cargo}/registry/src/*/rust-librocksdb-sys-$1"
+    compgen -G "$pattern" >/dev/null || cargo fetch >&2
+    compgen -G "$pattern" | head -n 1
 }

@@ -31,7 +31,7 @@ async fn open(folder: PathBuf, api_version: ApiVersionName) -> Running {
     let mut config = Config { data_dir: folder.clone(), ..Config::default() };
     config.listen = SocketAddr::from(([127, 0, 0, 1], 0));
     config.storage.api_version = api_version;
-    Running { node: Node::open(config).await.unwrap(), folder }
+    Running { node: Node::open(config).await.expect("it starts"), folder }
 }
 
 /// What came back.
@@ -54,18 +54,18 @@ impl Running {
     }
 
     async fn ask(&self, method: &str, path: &str, body: &str) -> Answer {
-        let mut connection = TcpStream::connect(self.node.address()).await.unwrap();
+        let mut connection = TcpStream::connect(self.node.address()).await.expect("a listener");
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
              content-length: {length}\r\n\r\n{body}"
         );
-        connection.write_all(request.as_bytes()).await.unwrap();
+        connection.write_all(request.as_bytes()).await.expect("written");
         let mut answer = String::new();
-        connection.read_to_string(&mut answer).await.unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        connection.read_to_string(&mut answer).await.expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
         let head = head.to_ascii_lowercase();
-        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
         Answer { status, head, body: body.to_owned() }
     }
 
@@ -81,7 +81,7 @@ impl Running {
         let answer = self.ask("GET", path, "").await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);
         let said = answer.json();
-        assert!(said.as_str().unwrap().contains(text), "{path}: {said}");
+        assert!(said.as_str().is_some_and(|said| said.contains(text)), "{path}: {said}");
     }
 
     fn header(&self) -> Option<pdpb::RequestHeader> {
@@ -91,7 +91,7 @@ impl Running {
 
     async fn stop(self) {
         self.node.stop().await;
-        std::fs::remove_dir_all(self.folder).unwrap();
+        std::fs::remove_dir_all(self.folder).expect("nobody uses it");
     }
 }
 

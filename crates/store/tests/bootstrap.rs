@@ -183,7 +183,7 @@ fn prepare_writes_what_clear_and_remove_take_away() {
         Some(region.clone())
     );
     bootstrap::clear_prepared(&machine.engine).expect("writes");
-    assert_eq!(raft_keys(&machine), [&[ident.clone()], &states[..]].concat());
+    assert_eq!(raft_keys(&machine), [std::slice::from_ref(&ident), &states[..]].concat());
     bootstrap::prepare_region(&machine.engine, &region).expect("writes");
     bootstrap::remove_prepared(&machine.engine, region.id).expect("writes");
     assert_eq!(raft_keys(&machine), [ident]);

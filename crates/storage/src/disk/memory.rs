@@ -7,7 +7,7 @@
 //! ```text
 //!    bytes now  ◀── write 3 ◀── write 2 ◀── write 1 ◀── bytes that are safe
 //!                  (each with its new and its old bytes)
-//!    power_loss(): back to the right end, then each write again: lost, kept or torn
+//!    power_loss(): each sector as it was at any of these times
 //! ```
 //!
 //! [`MemoryDisk::power_loss`] and [`MemoryDisk::kill`] end the process that used the disk: every
@@ -97,9 +97,9 @@ impl MemoryDisk {
         self.state.lock().expect("nobody panics while holding the disk")
     }
 
-    /// The machine loses power. Every write since the last sync of its file is lost, kept or torn
-    /// at sector boundaries; of the changes of names since the last `sync_dir` any number of the
-    /// last ones are lost.
+    /// The machine loses power. Of each file every sector is as it was at some time since the last
+    /// sync: all of them at the same time, or each at its own. Of the changes of names since the
+    /// last `sync_dir` any number of the last ones are lost.
     pub fn power_loss(&self, prng: &mut Prng) {
         let mut state = self.state();
         for file in state.files.values_mut() {

@@ -216,7 +216,8 @@ impl Pool {
         FileHead { salt: self.salt, seq, synced: self.synced.load(Ordering::Acquire) }
     }
 
-    fn sync_dir(&self) -> Result<(), LogError> {
+    /// Makes it durable which files there are.
+    pub(super) fn sync_dir(&self) -> Result<(), LogError> {
         self.disk.sync_dir(&self.dir).map_err(|error| LogError::io("sync", &self.dir, error))
     }
 

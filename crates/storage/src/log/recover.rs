@@ -90,6 +90,8 @@ fn fill_pool(
     };
     let pool = Pool::new(disk, dir, pool);
     removed.iter().try_for_each(|path| pool.remove(path))?;
+    // Their numbers may be used again from here on: a power loss must not bring them back.
+    pool.sync_dir()?;
     Ok(pool)
 }
 
