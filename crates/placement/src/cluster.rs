@@ -116,7 +116,9 @@ impl Cluster {
         match self.stores.get_mut(&id) {
             Some(store) => {
                 assert_eq!(store.meta.id, meta.id, "a store never changes its id");
-                store.meta = meta;
+                // What was heard since the row was planned is newer than the row.
+                let last_heartbeat = store.meta.last_heartbeat.max(meta.last_heartbeat);
+                store.meta = metapb::Store { last_heartbeat, ..meta };
             }
             None => {
                 let heard_at = self.loaded_at;

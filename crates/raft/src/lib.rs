@@ -100,8 +100,8 @@
 //!   longer than an election timeout.
 //! - *Reads hang*: a `read_index` may get lost with a message or a change of leaders. Ask again,
 //!   with another context.
-//! - *A group of two that shrank to one finds no leader*: the one that left was taken down too early,
-//!   see [`ConfChange`].
+//! - *A group of two that shrank to one finds no leader*: the one that left was taken down too
+//!   early, see [`ConfChange`].
 //! - *`Failure`*: the log was compacted beyond what was told as applied, or cannot be read.
 //!
 //! # Where to start

@@ -18,6 +18,9 @@ use crate::placement_host::{HostError, PlacementHost};
 /// Time between two heartbeats of the store.
 const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
+/// Time until a refused heartbeat of the store is sent again: a store that starts is not known yet.
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
 /// Carries reports from the store thread to the placement driver.
 pub(crate) struct Reporter {
     host: PlacementHost,
@@ -53,7 +56,11 @@ impl Reporter {
                     }
                     None => return,
                 },
-                _ = heartbeat.tick() => self.store_heartbeat(),
+                _ = heartbeat.tick() => {
+                    if !self.store_heartbeat() {
+                        heartbeat.reset_after(RETRY_INTERVAL);
+                    }
+                }
             }
         }
     }
@@ -99,7 +106,8 @@ impl Reporter {
         self.host.region_reported();
     }
 
-    fn store_heartbeat(&mut self) {
+    /// Returns whether it was taken.
+    fn store_heartbeat(&mut self) -> bool {
         let (capacity, available) = self.disk.space();
         let stats = pdpb::StoreStats {
             store_id: self.store.id,
@@ -117,7 +125,9 @@ impl Reporter {
         };
         let (now, wall_ms) = (self.host.now(), self.host.wall_ms());
         let result = self.host.update(|p| p.store_heartbeat(&request, now, wall_ms).map(drop));
+        let taken = matches!(result, Ok(Ok(())));
         self.log_refusal(result);
+        taken
     }
 
     /// A heartbeat that finds no placement driver, or one that does not know the cluster yet, is

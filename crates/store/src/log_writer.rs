@@ -51,12 +51,14 @@ pub struct LogOutbox {
 /// The owner of the raft log.
 pub struct LogWriter {
     log: RaftLog,
+    /// The last purge left something to do.
+    purge_more: bool,
 }
 
 impl LogWriter {
     /// Takes the log over.
     pub fn new(log: RaftLog) -> Self {
-        Self { log }
+        Self { log, purge_more: false }
     }
 
     /// Counters of the log for the driver to export.
@@ -100,8 +102,8 @@ impl LogWriter {
         if wrote {
             self.log.sync()?;
         }
-        if inbox.iter().any(|write| write.purge) {
-            self.log.purge()?;
+        if self.purge_more || inbox.iter().any(|write| write.purge) {
+            self.purge_more = self.log.purge()?.more;
         }
         Ok(())
     }

@@ -22,13 +22,8 @@ const ORDERED: [&str; 4] = ["raft", "store", "placement", "txn"];
 
 /// Crates whose functions check what they rely on, and the lines of code for which there is at
 /// least one assertion. The goal is [`CODE_LINES_PER_ASSERTION`]; a number above it may only fall.
-const ASSERTING: [(&str, usize); 5] = [
-    ("raft", 80),
-    ("storage", 60),
-    ("store", 85),
-    ("placement", 70),
-    ("txn", 105),
-];
+const ASSERTING: [(&str, usize); 5] =
+    [("raft", 80), ("storage", 60), ("store", 85), ("placement", 70), ("txn", 105)];
 
 /// Lines of code for which a core crate should have an assertion.
 pub const CODE_LINES_PER_ASSERTION: usize = 25;

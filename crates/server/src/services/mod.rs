@@ -17,7 +17,6 @@ mod keyspace;
 mod kv;
 mod pd;
 mod raw;
-mod unserved;
 
 use axum::Router;
 use tokio::sync::watch;
@@ -46,5 +45,4 @@ pub(crate) fn router(
         .add_service(keyspace::server(host.clone(), closed.clone()))
         .add_service(health)
         .into_axum_router()
-        .layer(axum::middleware::from_fn(unserved::name_the_call))
 }

@@ -29,7 +29,6 @@ use txn::ApiVersion;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::runtime::{Parts, Threads};
-use crate::services::unserved;
 use crate::store_handle::StoreHandle;
 
 const MODES: [ApiVersion; 3] = [ApiVersion::V1, ApiVersion::V1Ttl, ApiVersion::V2];
@@ -96,7 +95,6 @@ impl Node {
         let (near, far) = tokio::io::duplex(1 << 20);
         let service = super::server(self.store.clone(), self.closing.subscribe());
         let router = Routes::new(service).into_axum_router();
-        let router = router.layer(axum::middleware::from_fn(unserved::name_the_call));
         let server = Server::builder().add_routes(Routes::from(router));
         let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(far)]);
         tokio::spawn(server.serve_with_incoming(incoming));
