@@ -92,6 +92,28 @@ impl Region {
         Self { id, range: KeyRange::all(), epoch: INIT_EPOCH, peers: vec![peer] }
     }
 
+    /// The region cut at `keys`, which ascend and lie strictly inside. One new region for each
+    /// key takes the part to the left of it, with an id and one peer id for each of the region's
+    /// peers; the region itself keeps the right-most part. All of them have the same epoch: the
+    /// version grows by the number of new regions. Returns the region, then the new ones from left
+    /// to right; `None` if the keys or the ids do not fit.
+    pub fn split(&self, cuts: &[(Bytes, RegionId, Vec<PeerId>)]) -> Option<(Region, Vec<Region>)> {
+        let epoch = Epoch { version: self.epoch.version + cuts.len() as u64, ..self.epoch };
+        let mut start = self.range.start.clone();
+        let mut new_regions = Vec::with_capacity(cuts.len());
+        for (key, id, peer_ids) in cuts {
+            if *key <= start || !self.range.contains(key) || peer_ids.len() != self.peers.len() {
+                return None;
+            }
+            let peers = self.peers.iter().zip(peer_ids).map(|(peer, &id)| Peer { id, ..*peer });
+            let range = KeyRange { start: start.clone(), end: key.clone() };
+            new_regions.push(Region { id: *id, range, epoch, peers: peers.collect() });
+            start = key.clone();
+        }
+        let range = KeyRange { start, end: self.range.end.clone() };
+        Some((Region { range, epoch, ..self.clone() }, new_regions))
+    }
+
     /// The replica on `store`, if there is one.
     pub fn peer_on(&self, store: StoreId) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.store_id == store)
@@ -110,5 +132,43 @@ impl Region {
     /// First key that is no longer inside; empty for unbounded.
     pub fn end(&self) -> &Bytes {
         &self.range.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region() -> Region {
+        let range = KeyRange::new("b", "y");
+        let peers = vec![Peer::voter(PeerId(11), StoreId(1)), Peer::voter(PeerId(12), StoreId(2))];
+        Region { id: RegionId(2), range, epoch: Epoch { conf_ver: 3, version: 7 }, peers }
+    }
+
+    fn cut(key: &'static str, id: u64) -> (Bytes, RegionId, Vec<PeerId>) {
+        (Bytes::from(key), RegionId(id), vec![PeerId(id * 10), PeerId(id * 10 + 1)])
+    }
+
+    #[test]
+    fn the_parts_cover_what_the_region_did() {
+        let (right, new) = region().split(&[cut("f", 20), cut("m", 21)]).expect("they fit");
+        let ranges: Vec<_> = new.iter().chain([&right]).map(|r| (r.id.0, &r.range)).collect();
+        assert_eq!(ranges[0], (20, &KeyRange::new("b", "f")));
+        assert_eq!(ranges[1], (21, &KeyRange::new("f", "m")));
+        assert_eq!(ranges[2], (2, &KeyRange::new("m", "y")));
+        let epoch = Epoch { conf_ver: 3, version: 9 };
+        assert!(new.iter().chain([&right]).all(|region| region.epoch == epoch));
+        assert_eq!(new[1].peer_on(StoreId(2)).map(|peer| peer.id), Some(PeerId(211)));
+        assert_eq!(right.peers, region().peers);
+    }
+
+    #[test]
+    fn cuts_that_do_not_fit_are_refused() {
+        for keys in [&["b"][..], &["a"], &["y"], &["m", "f"], &["f", "f"]] {
+            let cuts: Vec<_> = keys.iter().map(|key| cut(key, 20)).collect();
+            assert_eq!(region().split(&cuts), None, "{keys:?}");
+        }
+        let (key, id, _) = cut("f", 20);
+        assert_eq!(region().split(&[(key, id, vec![PeerId(1)])]), None);
     }
 }

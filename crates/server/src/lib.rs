@@ -17,6 +17,7 @@ mod disk_watch;
 mod errors;
 mod founding;
 mod http;
+mod keyspace_borders;
 mod latch_table;
 mod listener;
 mod metrics;

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ClusterId, Prng, StoreId};
+use placement::DEFAULT_KEYSPACE_ID;
 use proto::{metapb, pdpb};
 use storage::disk::RealDisk;
 use storage::engine::{Engine, EngineError, RocksEngine, RocksOptions};
@@ -24,12 +25,14 @@ use store::{
 };
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use txn::ApiVersion;
 
 use crate::clock::Clock;
 use crate::config::{Config, ConfigError};
 use crate::data_folder::{DataFolder, FolderError};
 use crate::disk_watch::DiskWatch;
 use crate::founding::{self, Founding};
+use crate::keyspace_borders::split_at_borders;
 use crate::listener::{self, Services};
 use crate::metrics::Metrics;
 use crate::placement_host::{HostError, PlacementHost};
@@ -183,6 +186,10 @@ impl Node {
             Founding { host, mailbox, store: record.clone() }.run(recovered).await?;
             announce(host, record).await?;
             host.wait_until_regions_are_known(self.store.store_id()).await;
+            if self.store.api_version() == ApiVersion::V2 {
+                split_at_borders(host, DEFAULT_KEYSPACE_ID).await?;
+                host.wait_until_regions_are_known(self.store.store_id()).await;
+            }
             Ok(())
         };
         let mut fatal = self.fatal.clone();
@@ -261,7 +268,7 @@ fn open_store(config: &Config, folder: &DataFolder, clock: &Clock) -> Result<Ope
     let ident = founding::identity(&*engine, api_version, || new_cluster_id(clock))?;
     founding::system_region(&*engine, &mut log, &ident)?;
     let recovered = store::recover(&*engine, &log.reader(), ident.store_id)?;
-    remove_leftovers(&mut log, &recovered.leftovers)?;
+    repair_log(&mut log, &recovered.log_repairs)?;
     Ok(Opened { engine, log, ident, recovered })
 }
 
@@ -315,11 +322,11 @@ fn shard_config(config: &Config, clock: &Clock) -> ShardConfig {
     }
 }
 
-fn remove_leftovers(log: &mut RaftLog, leftovers: &LogBatch) -> Result<(), StartError> {
-    if leftovers.is_empty() {
+fn repair_log(log: &mut RaftLog, log_repairs: &LogBatch) -> Result<(), StartError> {
+    if log_repairs.is_empty() {
         return Ok(());
     }
-    log.write(leftovers)?;
+    log.write(log_repairs)?;
     log.sync()?;
     Ok(())
 }

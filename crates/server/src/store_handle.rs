@@ -148,7 +148,8 @@ impl StoreHandle {
         match *input {
             ShardInput::Propose(proposal) => proposal.reply.answer(Err(busy())),
             ShardInput::ReadIndex(request) => request.reply.answer(Err(busy())),
-            _ => unreachable!("only proposals and reads are requests"),
+            ShardInput::Split(request) => request.reply.answer(Err(busy())),
+            _ => unreachable!("only proposals, reads and splits are requests"),
         }
     }
 

@@ -15,11 +15,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Entry, EntryKind, Index, Region, RegionId, Term};
+use base::{Entry, EntryKind, Epoch, Index, Region, RegionId, Term};
 use storage::engine::{Cf, Engine, WriteBatch};
 use storage::keys;
 
-use crate::command::{self, Command, CommandError, Write, WriteIter};
+use crate::bootstrap;
+use crate::command::{self, Command, CommandError, Cuts, Write, WriteIter};
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
 use crate::{Fatal, RegionError};
@@ -73,6 +74,10 @@ pub struct Applied {
     pub written_bytes: u64,
     /// Keys written by these entries.
     pub written_keys: u64,
+    /// The descriptor, if these entries changed it.
+    pub region: Option<Arc<Region>>,
+    /// Regions that these entries cut off this one. Their states are written, their logs are not.
+    pub births: Vec<Arc<Region>>,
 }
 
 /// What leaves a turn of the applier, in the order in which the driver takes it.
@@ -92,6 +97,17 @@ struct ApplyRegion {
     term: Term,
     written_bytes: u64,
     written_keys: u64,
+    /// The descriptor changed and the shard does not know yet.
+    changed: bool,
+    births: Vec<Arc<Region>>,
+}
+
+impl ApplyRegion {
+    fn new(region: Arc<Region>, state: ApplyState) -> Self {
+        let (term, written_bytes, written_keys) = (0, 0, 0);
+        let (changed, births) = (false, Vec::new());
+        Self { region, state, term, written_bytes, written_keys, changed, births }
+    }
 }
 
 /// The applier of one store. Driven by messages; the one piece of the store that writes data to the
@@ -149,9 +165,7 @@ impl Applier {
 
     fn create(&mut self, region: Arc<Region>, state: ApplyState) {
         let id = region.id;
-        let (written_bytes, written_keys) = (0, 0);
-        let entry = ApplyRegion { region, state, term: 0, written_bytes, written_keys };
-        let old = self.regions.insert(id, entry);
+        let old = self.regions.insert(id, ApplyRegion::new(region, state));
         assert!(old.is_none(), "region {id} is applied already");
     }
 
@@ -231,6 +245,7 @@ impl ApplyRegion {
                 self.compact_log(entry, index, term);
                 Ok(Ok(()))
             }
+            Command::Split { epoch, cuts } => Ok(self.split(epoch, &cuts, batch)),
         }
     }
 
@@ -272,8 +287,33 @@ impl ApplyRegion {
         self.state.truncated = (index, term);
     }
 
+    /// Cuts the region: the new regions' states and the region's own go into the batch of the entry
+    /// that says so. A split proposed under another epoch takes effect as nothing.
+    fn split(
+        &mut self,
+        epoch: Epoch,
+        cuts: &Cuts,
+        batch: &mut WriteBatch,
+    ) -> Result<(), RegionError> {
+        let current = || vec![self.region.clone()];
+        let parts = (epoch == self.region.epoch).then(|| self.region.split(cuts)).flatten();
+        let Some((region, births)) = parts else {
+            return Err(RegionError::EpochNotMatch { current: current() });
+        };
+        for birth in &births {
+            bootstrap::put_initial_states(batch, birth);
+        }
+        bootstrap::put_region_state(batch, &region);
+        self.births.extend(births.into_iter().map(Arc::new));
+        self.region = Arc::new(region);
+        self.changed = true;
+        Ok(())
+    }
+
     fn applied(&mut self, region_id: RegionId) -> Applied {
         Applied {
+            region: std::mem::take(&mut self.changed).then(|| self.region.clone()),
+            births: std::mem::take(&mut self.births),
             region_id,
             index: self.state.applied,
             term: self.term,

@@ -148,10 +148,16 @@ pub(crate) fn initial_hard_state() -> HardState {
     HardState { term: RAFT_INIT_LOG_TERM, vote: PeerId::NONE, commit: RAFT_INIT_LOG_INDEX }
 }
 
-fn put_initial_states(batch: &mut WriteBatch, region: &Region) {
+/// The states of a region that begins to exist on this store.
+pub(crate) fn put_initial_states(batch: &mut WriteBatch, region: &Region) {
+    put_region_state(batch, region);
+    batch.put(Cf::Raft, &keys::apply_state_key(region.id), &ApplyState::initial().encode());
+}
+
+/// The descriptor of a region whose replica here takes part.
+pub(crate) fn put_region_state(batch: &mut WriteBatch, region: &Region) {
     let state = states::encode_region_state(region, LocalState::Normal);
     batch.put(Cf::Raft, &keys::region_state_key(region.id), &state);
-    batch.put(Cf::Raft, &keys::apply_state_key(region.id), &ApplyState::initial().encode());
 }
 
 fn write_synced(engine: &dyn Engine, batch: &WriteBatch) -> Result<(), BootstrapError> {

@@ -11,7 +11,7 @@
 //! are plain protobuf (a test decodes them with the generated type), written and read by hand
 //! because this is the hottest path of all.
 
-use base::{Epoch, Index, Term};
+use base::{Epoch, Index, PeerId, RegionId, Term};
 use bytes::Bytes;
 use prost::Message;
 use proto::{metapb, raft_cmdpb};
@@ -180,6 +180,35 @@ pub(crate) fn encode_compact_log(epoch: Epoch, index: Index, term: Term) -> Byte
         compact_log: Some(compact_log),
         ..Default::default()
     };
+    encode_admin(epoch, admin)
+}
+
+/// Where to cut a region, and what the new regions are called: for each key, in ascending order,
+/// the id of the region to its left, and of its peers in the order of the region's own.
+pub type Cuts = Vec<(Bytes, RegionId, Vec<PeerId>)>;
+
+/// The entry that cuts the region. The region itself keeps the right-most part.
+pub(crate) fn encode_split(epoch: Epoch, cuts: &Cuts) -> Bytes {
+    let requests = cuts.iter().map(|(key, id, peers)| raft_cmdpb::SplitRequest {
+        split_key: key.clone(),
+        new_region_id: id.0,
+        new_peer_ids: peers.iter().map(|peer| peer.0).collect(),
+        ..Default::default()
+    });
+    let splits = raft_cmdpb::BatchSplitRequest {
+        requests: requests.collect(),
+        right_derive: true,
+        ..Default::default()
+    };
+    let admin = raft_cmdpb::AdminRequest {
+        cmd_type: raft_cmdpb::AdminCmdType::BatchSplit as i32,
+        splits: Some(splits),
+        ..Default::default()
+    };
+    encode_admin(epoch, admin)
+}
+
+fn encode_admin(epoch: Epoch, admin: raft_cmdpb::AdminRequest) -> Bytes {
     let command = raft_cmdpb::RaftCmdRequest {
         header: Some(header(epoch)),
         admin_request: Some(admin),
@@ -205,6 +234,13 @@ pub(crate) enum Command<'a> {
         /// Its term.
         term: Term,
     },
+    /// The region is cut into several, if it still has this epoch.
+    Split {
+        /// The epoch under which it was proposed.
+        epoch: Epoch,
+        /// Where, and what the parts are called.
+        cuts: Cuts,
+    },
 }
 
 /// The bytes are no command: damage, or written by a version that knows more.
@@ -229,12 +265,24 @@ pub(crate) fn decode(data: &[u8]) -> Result<Command<'_>, CommandError> {
         return Ok(Command::Writes { epoch, writes: WriteIter { fields } });
     }
     let offset = data.len() - fields.rest.len();
-    let admin = raft_cmdpb::RaftCmdRequest::decode(data)
+    let admin = raft_cmdpb::RaftCmdRequest::decode(Bytes::copy_from_slice(data))
         .map_err(|_| CommandError { what: "an admin request", offset })?
         .admin_request
-        .and_then(|admin| admin.compact_log)
-        .ok_or(CommandError { what: "an admin request that this version knows", offset })?;
-    Ok(Command::CompactLog { index: admin.compact_index, term: admin.compact_term })
+        .unwrap_or_default();
+    match (admin.compact_log, admin.splits) {
+        (Some(compact), None) => {
+            Ok(Command::CompactLog { index: compact.compact_index, term: compact.compact_term })
+        }
+        (None, Some(splits)) if splits.right_derive => {
+            Ok(Command::Split { epoch, cuts: splits.requests.into_iter().map(cut).collect() })
+        }
+        _ => Err(CommandError { what: "an admin request that this version knows", offset }),
+    }
+}
+
+fn cut(request: raft_cmdpb::SplitRequest) -> (Bytes, RegionId, Vec<PeerId>) {
+    let peers = request.new_peer_ids.into_iter().map(PeerId).collect();
+    (request.split_key, RegionId(request.new_region_id), peers)
 }
 
 /// Walks the writes of an entry.
@@ -386,6 +434,16 @@ mod tests {
     fn compact_log_comes_back() {
         let data = encode_compact_log(EPOCH, 77, 5);
         assert_eq!(decode(&data), Ok(Command::CompactLog { index: 77, term: 5 }));
+    }
+
+    #[test]
+    fn a_split_comes_back() {
+        let cuts = vec![
+            (Bytes::from("f"), RegionId(7), vec![PeerId(8), PeerId(9)]),
+            (Bytes::from("m"), RegionId(10), vec![PeerId(11), PeerId(12)]),
+        ];
+        let data = encode_split(EPOCH, &cuts);
+        assert_eq!(decode(&data), Ok(Command::Split { epoch: EPOCH, cuts }));
     }
 
     #[test]

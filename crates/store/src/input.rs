@@ -9,7 +9,7 @@ use storage::log::LogBatch;
 use crate::Fatal;
 use crate::apply::{Applied, ApplyInput};
 use crate::bootstrap;
-use crate::command::Writes;
+use crate::command::{Cuts, Writes};
 use crate::log_writer::{Done, LogWrite};
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
@@ -54,6 +54,17 @@ pub struct ReadRequest {
     pub reply: ReplyTo,
 }
 
+/// Somebody wants a region cut.
+#[derive(Debug)]
+pub struct SplitRequest {
+    /// The region, and what the caller believes of it.
+    pub header: RequestHeader,
+    /// Where; the ids are placement's.
+    pub cuts: Cuts,
+    /// Answered once the split is applied or refused.
+    pub reply: ReplyTo,
+}
+
 /// A region whose replica begins to exist on this store, at start-up or after the bootstrap.
 #[derive(Clone, Debug)]
 pub struct Birth {
@@ -81,6 +92,8 @@ pub enum ShardInput {
     Propose(Proposal),
     /// A client reads and the lease does not hold.
     ReadIndex(ReadRequest),
+    /// A region is to be cut.
+    Split(SplitRequest),
     /// A replica begins to exist; its states are durable.
     Create(Birth),
     /// Writes to the log that no replica stands behind (bootstrap only), and whom to tell when they
@@ -95,6 +108,13 @@ pub enum ShardInput {
     EngineSynced,
     /// The disk is full, or no longer: writes are refused meanwhile.
     DiskFull(bool),
+}
+
+impl ShardInput {
+    /// Whether somebody outside of the store waits for an answer to it.
+    pub fn is_request(&self) -> bool {
+        matches!(self, Self::Propose(_) | Self::ReadIndex(_) | Self::Split(_))
+    }
 }
 
 /// What a shard wants done elsewhere, by whoever has the time.

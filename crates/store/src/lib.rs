@@ -43,11 +43,12 @@ mod states;
 mod view;
 
 pub use apply::{Applied, Applier, ApplyInput, ApplyOutbox, ApplyTask, Waiting};
-pub use command::{CommandError, Write, Writes};
+pub use command::{CommandError, Cuts, Write, Writes};
 pub use error::RegionError;
 pub use fatal::Fatal;
 pub use input::{
     Birth, Job, Outbox, Proposal, RaftMessage, ReadRequest, RegionReport, Report, ShardInput,
+    SplitRequest,
 };
 pub use log_writer::{Done, LogOutbox, LogWrite, LogWriter};
 pub use recover::{RecoverError, Recovered, recover};

@@ -8,7 +8,7 @@ use raft::Ticket;
 use storage::log::{LogBatch, LogStats, Preparer, RaftLog};
 
 use crate::Fatal;
-use crate::input::RaftMessage;
+use crate::input::{Birth, RaftMessage};
 
 /// Called once what it came with is durable.
 pub type Done = Box<dyn FnOnce() + Send>;
@@ -24,6 +24,8 @@ pub struct LogWrite {
     pub then: Vec<RaftMessage>,
     /// Callers that wait for durability.
     pub done: Vec<Done>,
+    /// Replicas that may begin to exist once their log does.
+    pub births: Vec<Birth>,
     /// Whether the log should look for segments it no longer needs.
     pub purge: bool,
 }
@@ -31,7 +33,8 @@ pub struct LogWrite {
 impl LogWrite {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.batch.is_empty() && self.tickets.is_empty() && self.done.is_empty() && !self.purge
+        let Self { batch, tickets, then: _, done, births, purge } = self;
+        batch.is_empty() && tickets.is_empty() && done.is_empty() && births.is_empty() && !purge
     }
 }
 
@@ -44,6 +47,8 @@ pub struct LogOutbox {
     pub persisted: Vec<(RegionId, Ticket)>,
     /// Waiting callers, to be called.
     pub done: Vec<Done>,
+    /// For the shards: the logs of these replicas are there.
+    pub births: Vec<Birth>,
     /// The node must stop: a failed write or sync is never tried again.
     pub fatal: Option<Fatal>,
 }
@@ -90,6 +95,7 @@ impl LogWriter {
             out.send.append(&mut write.then);
             out.persisted.append(&mut write.tickets);
             out.done.append(&mut write.done);
+            out.births.append(&mut write.births);
         }
     }
 

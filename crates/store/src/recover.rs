@@ -9,8 +9,6 @@
 //! The scan reads region states and apply states and asks the log for positions only: its cost is
 //! in regions, not in entries.
 
-use std::sync::Arc;
-
 use base::{Index, Region, RegionId, StoreId, Term};
 use raft::HardState;
 use storage::engine::{Cf, Engine, EngineError, IterOptions};
@@ -76,8 +74,10 @@ pub enum RecoverError {
 pub struct Recovered {
     /// Replicas to create.
     pub births: Vec<Birth>,
-    /// Log groups of regions that left this store for ever, to be removed from the log.
-    pub leftovers: LogBatch,
+    /// What the log must be brought up to before the replicas run: groups of regions that left this
+    /// store for ever go, and regions that were cut off another one right before the store stopped
+    /// get the beginning of theirs.
+    pub log_repairs: LogBatch,
     /// The region of an unfinished bootstrap: not among `births`.
     pub prepared: Option<Region>,
 }
@@ -102,9 +102,15 @@ pub fn recover(
         })?;
         let (region, state) = states::decode_region_state(id, cursor.value())?;
         match state {
-            LocalState::Tombstone => found.leftovers.remove(id),
+            LocalState::Tombstone => found.log_repairs.remove(id),
             LocalState::Normal if prepared == Some(id) => {}
-            LocalState::Normal => found.births.push(recover_region(engine, log, store_id, region)?),
+            LocalState::Normal => {
+                let birth = recover_region(engine, log, store_id, region)?;
+                if log.state(id).is_none() {
+                    bootstrap::initial_log(&mut found.log_repairs, id);
+                }
+                found.births.push(birth);
+            }
         }
         valid = cursor.next()?;
     }
@@ -125,11 +131,15 @@ fn recover_region(
         .get(Cf::Raft, &keys::apply_state_key(id))?
         .ok_or(RecoverError::Missing { region: id, missing: "its apply state" })?;
     let apply = ApplyState::decode(id, &apply)?;
-    let raft_state =
-        log.state(id).ok_or(RecoverError::Missing { region: id, missing: "its raft state" })?;
-    let mut hard_state = states::decode_raft_state(id, &raft_state)?;
-    reconcile(log, id, &apply, &mut hard_state)?;
-    Ok(Birth { region: Arc::new(region), apply, hard_state })
+    let mut birth = Birth { apply, ..Birth::initial(region) };
+    match log.state(id) {
+        Some(state) => birth.hard_state = states::decode_raft_state(id, &state)?,
+        // Its split was the last thing that happened: it has not begun.
+        None if apply == ApplyState::initial() => return Ok(birth),
+        None => return Err(RecoverError::Missing { region: id, missing: "its raft state" }),
+    }
+    reconcile(log, id, &apply, &mut birth.hard_state)?;
+    Ok(birth)
 }
 
 /// The commit index is the larger of log's and engine's, and everything from the applied index up

@@ -22,7 +22,7 @@ use storage::log::LogReader;
 
 use crate::apply::{Applied, ApplyInput, ApplyTask, Waiting};
 use crate::command;
-use crate::input::{Birth, Outbox, Proposal, RaftMessage, RegionReport, Report};
+use crate::input::{Birth, Outbox, Proposal, RaftMessage, RegionReport, Report, SplitRequest};
 use crate::lease::Lease;
 use crate::peer_storage::PeerStorage;
 use crate::reply::ReplyTo;
@@ -178,6 +178,24 @@ impl Replica {
         }
     }
 
+    /// Proposes the cut or gives back the refusal.
+    pub(crate) fn split(&mut self, request: SplitRequest, out: &mut Outbox) {
+        let SplitRequest { header, cuts, reply } = request;
+        let fits = || self.region.split(&cuts).is_some();
+        let checked = self.check_header(&header).and_then(|()| match fits() {
+            true => Ok(()),
+            false => Err(RegionError::EpochNotMatch { current: vec![self.region.clone()] }),
+        });
+        if let Err(error) = checked {
+            out.replies.push((reply, Err(error)));
+            return;
+        }
+        match self.node.propose(command::encode_split(self.region.epoch, &cuts)) {
+            Ok((term, index)) => self.wait(Waiting { index, term, replies: vec![reply] }, out),
+            Err(error) => self.refuse(vec![reply], &error, out),
+        }
+    }
+
     pub(crate) fn persisted(&mut self, ticket: raft::Ticket) {
         self.node.persisted(ticket);
     }
@@ -194,6 +212,12 @@ impl Replica {
         self.written_bytes += applied.written_bytes;
         self.written_keys += applied.written_keys;
         self.node.applied(applied.index);
+        if let Some(region) = &applied.region {
+            assert!(!region.epoch.is_behind(&self.region.epoch), "region {id}: epoch went back");
+            self.region = region.clone();
+            // The world is told at once.
+            self.reported = None;
+        }
         self.answer_reads(out);
     }
 

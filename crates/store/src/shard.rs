@@ -8,14 +8,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Index, Instant, Prng, RegionId, StoreId, Term};
+use base::{Index, Instant, Prng, Region, RegionId, StoreId, Term};
 use storage::log::LogReader;
 
-use crate::RegionError;
 use crate::apply::{Applied, ApplyInput};
-use crate::input::{Birth, Job, Outbox, Proposal, ReadRequest, ShardInput};
+use crate::input::{Birth, Job, Outbox, Proposal, ReadRequest, ShardInput, SplitRequest};
 use crate::replica::Replica;
+use crate::states::{self, ApplyState};
 use crate::view::RegionViews;
+use crate::{Fatal, RegionError, bootstrap};
 
 /// How a shard behaves.
 #[derive(Clone, Debug)]
@@ -139,6 +140,7 @@ impl Shard {
             }
             ShardInput::Propose(proposal) => self.propose(proposal, out),
             ShardInput::ReadIndex(request) => self.read_index(request, out),
+            ShardInput::Split(request) => self.split(request, out),
             ShardInput::Create(birth) => self.create(birth, out),
             ShardInput::Log(mut batch, done) => {
                 out.log.batch.merge(&mut batch);
@@ -186,6 +188,33 @@ impl Shard {
         self.touch(id);
     }
 
+    fn split(&mut self, request: SplitRequest, out: &mut Outbox) {
+        let id = request.header.region_id;
+        match self.replicas.get_mut(&id) {
+            Some(replica) => replica.split(request, out),
+            None => out.replies.push((request.reply, Err(RegionError::RegionNotFound(id)))),
+        }
+        self.touch(id);
+    }
+
+    /// The replica of a region that was cut off one of ours. After a power loss the engine may have
+    /// forgotten the split and its log may be there already: then it goes on with that.
+    fn born(&mut self, region: Arc<Region>, out: &mut Outbox) {
+        let id = region.id;
+        let hard_state = match self.log.state(id) {
+            Some(state) => match states::decode_raft_state(id, &state) {
+                Ok(hard_state) => hard_state,
+                Err(cause) => return out.fatal = Some(Fatal::raft(id, &cause)),
+            },
+            None => {
+                bootstrap::initial_log(&mut out.log.batch, id);
+                bootstrap::initial_hard_state()
+            }
+        };
+        // It begins to exist once its log does.
+        out.log.births.push(Birth { region, apply: ApplyState::initial(), hard_state });
+    }
+
     fn touch(&mut self, id: RegionId) {
         if self.replicas.contains_key(&id) {
             self.touched.insert(id);
@@ -210,6 +239,9 @@ impl Shard {
     fn applied(&mut self, applied: &[Applied], out: &mut Outbox) {
         self.unsynced = true;
         for applied in applied {
+            for region in &applied.births {
+                self.born(region.clone(), out);
+            }
             self.with_replica(applied.region_id, |replica| replica.applied(applied, out));
         }
     }

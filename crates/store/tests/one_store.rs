@@ -7,7 +7,7 @@ use pontoon_store as store;
 use base::{Instant, Peer, PeerId, Prng, RegionId, StoreId};
 use common::{Machine, Node, OTHER_EPOCH, REGION, Slot, TICK, region_on};
 use storage::engine::{Cf, Engine};
-use store::{RegionError, RequestHeader, ShardConfig, ShardInput, Writes};
+use store::{Cuts, RegionError, RequestHeader, ShardConfig, ShardInput, SplitRequest, Writes};
 
 fn founded() -> Machine {
     let machine = Machine::new(1);
@@ -304,4 +304,97 @@ fn a_lost_entry_is_named_and_the_store_refuses_to_start() {
     assert!(error.to_string().contains("region 2: entry 36 of term 6 was committed"), "{error}");
     let error = store::recover(&machine.engine, &machine.open_log().reader(), StoreId(3));
     assert!(error.expect_err("another store").to_string().contains("no peer on store 3"));
+}
+
+fn cuts() -> Cuts {
+    let cut = |key: &'static [u8], id: u64| {
+        (bytes::Bytes::from_static(key), RegionId(id), vec![PeerId(id + 1)])
+    };
+    vec![cut(b"g", 10), cut(b"p", 20)]
+}
+
+fn split(node: &mut Node) -> Slot {
+    let slot = Slot::default();
+    let request = SplitRequest { header: node.header(), cuts: cuts(), reply: slot.reply() };
+    node.inbox.push(ShardInput::Split(request));
+    slot
+}
+
+fn put_in(node: &mut Node, region: RegionId, key: &[u8]) -> Slot {
+    let mut writes = Writes::new();
+    writes.put(Cf::Default, key, b"v");
+    let header = common::header_of(&node.views.get(region).expect("it is here"));
+    node.propose(header, writes)
+}
+
+#[test]
+fn a_split_region_serves_in_all_its_parts() {
+    let mut node = running();
+    let old = node.header();
+    let slot = split(&mut node);
+    node.settle(Instant(2));
+    assert!(slot.is_ok());
+    let ranges: Vec<_> = node.views.all().iter().map(|view| view.region.range.clone()).collect();
+    assert_eq!(ranges[0], base::KeyRange::new("p", ""), "the region keeps the right-most part");
+    assert_eq!(ranges[1], base::KeyRange::new("", "g"));
+    assert_eq!(ranges[2], base::KeyRange::new("g", "p"));
+    assert!(node.views.all().iter().all(|view| view.has_lease(Instant(3))));
+    for (region, key) in [(REGION, b"z"), (RegionId(10), b"a"), (RegionId(20), b"h")] {
+        let slot = put_in(&mut node, region, key);
+        node.settle(Instant(4));
+        assert!(slot.is_ok(), "{region}");
+    }
+    let mut writes = Writes::new();
+    writes.put(Cf::Default, b"z", b"late");
+    let slot = node.propose(old, writes);
+    node.settle(Instant(5));
+    let RegionError::EpochNotMatch { current } = slot.error() else { panic!("{:?}", slot.error()) };
+    assert_eq!(current[0].epoch, base::Epoch { conf_ver: 1, version: 3 });
+}
+
+#[test]
+fn of_two_splits_under_one_epoch_the_second_has_no_effect() {
+    let mut node = running();
+    let (first, second) = (split(&mut node), split(&mut node));
+    node.settle(Instant(2));
+    assert!(first.is_ok());
+    assert!(matches!(second.error(), RegionError::EpochNotMatch { .. }));
+    assert_eq!(node.views.all().len(), 3);
+}
+
+/// The power goes at every step of a split and of the first writes to its parts: either all parts
+/// are there or none, and nothing that was acknowledged is lost.
+#[test]
+fn a_split_survives_a_power_loss_at_any_step() {
+    for seed in 0..200 {
+        let mut prng = Prng::new(seed);
+        let mut node = running();
+        let before = node.put(b"a", b"before");
+        node.settle(Instant(2));
+        assert!(before.is_ok());
+        let slot = split(&mut node);
+        let mut now = Instant(3);
+        let mut puts = Vec::new();
+        for _ in 0..prng.below(12) {
+            step(&mut node, &mut prng, &mut now);
+            if node.views.get(RegionId(20)).is_some() {
+                puts.push(put_in(&mut node, RegionId(20), &[b'h', puts.len() as u8]));
+            }
+        }
+        let acknowledged = puts.iter().filter(|put| put.is_ok()).count();
+        let split_done = slot.is_ok();
+        let machine = node.machine.clone();
+        drop(node);
+        machine.power_loss(&mut prng);
+
+        let mut node = machine.start(ShardConfig::default());
+        node.settle(Instant(1));
+        let regions = node.views.all().len();
+        assert!(regions == 3 || (regions == 1 && !split_done), "seed {seed}: {regions} regions");
+        assert_eq!(node.get(b"a").as_deref(), Some(&b"before"[..]), "seed {seed}");
+        for i in 0..acknowledged {
+            assert!(node.get(&[b'h', i as u8]).is_some(), "seed {seed}: put {i} is lost");
+        }
+        assert!(node.views.all().iter().all(|view| view.serves_reads), "seed {seed}");
+    }
 }

@@ -132,7 +132,7 @@ fn put(store: &Store, round: usize, i: usize) -> Request {
         value: vec![b'v'; 1000].into(),
         ..Default::default()
     };
-    Request { cmd: Some(Cmd::RawPut(put)), ..Default::default() }
+    Request { cmd: Some(Cmd::RawPut(put)) }
 }
 
 /// The bytes of one call of `BatchCommands`, headers and a first message, as a client sends them.

@@ -110,7 +110,7 @@ impl Store {
         kvrpcpb::Context {
             region_id: self.region.id,
             region_epoch: self.region.region_epoch,
-            peer: Some(self.leader.clone()),
+            peer: Some(self.leader),
             ..Default::default()
         }
     }

@@ -111,10 +111,10 @@ async fn region_error(store: &mut Store, context: kvrpcpb::Context) -> proto::er
 async fn a_wrong_store_region_peer_or_epoch() {
     let Fresh { mut store, server: _server, _folder } = fresh(&[]).await;
     let right = store.context();
-    let peer = store.leader.clone();
+    let peer = store.leader;
 
-    let wrong = metapb::Peer { store_id: peer.store_id + 7, ..peer.clone() };
-    let context = kvrpcpb::Context { peer: Some(wrong.clone()), ..right.clone() };
+    let wrong = metapb::Peer { store_id: peer.store_id + 7, ..peer };
+    let context = kvrpcpb::Context { peer: Some(wrong), ..right.clone() };
     let error = region_error(&mut store, context).await.store_not_match.expect("another store's");
     assert_eq!((error.request_store_id, error.actual_store_id), (wrong.store_id, peer.store_id));
 

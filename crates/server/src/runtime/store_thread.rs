@@ -98,7 +98,7 @@ impl StoreThread {
     fn take(&mut self, input: StoreInput, turn: &mut Turn) {
         match input {
             StoreInput::Shard(input) => {
-                if matches!(input, ShardInput::Propose(_) | ShardInput::ReadIndex(_)) {
+                if input.is_request() {
                     self.clients.fetch_sub(1, Ordering::Relaxed);
                 }
                 turn.inputs.push(input);
@@ -148,6 +148,7 @@ impl StoreThread {
         }
         send(&mut out.send);
         out.done.drain(..).for_each(|done| done());
+        turn.inputs.extend(out.births.drain(..).map(ShardInput::Create));
         if !out.persisted.is_empty() {
             turn.inputs.push(ShardInput::Persisted(std::mem::take(&mut out.persisted)));
         }

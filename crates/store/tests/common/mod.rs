@@ -106,9 +106,13 @@ pub(crate) struct Node {
 
 impl Node {
     fn start(machine: Machine, config: ShardConfig) -> Self {
-        let log = machine.open_log();
+        let mut log = machine.open_log();
         let recovered =
             store::recover(&machine.engine, &log.reader(), machine.store_id).expect("recovers");
+        if !recovered.log_repairs.is_empty() {
+            log.write(&recovered.log_repairs).expect("the log works");
+            log.sync().expect("the log works");
+        }
         let views = Arc::new(RegionViews::new(machine.store_id));
         let shard = Shard::new(config, log.reader(), views.clone());
         let applier = Applier::new(Arc::new(machine.engine.clone()));
@@ -150,6 +154,7 @@ impl Node {
         self.fatal = self.fatal.take().or(out.fatal.map(|fatal| fatal.to_string()));
         self.sent.extend(out.send);
         out.done.into_iter().for_each(|done| done());
+        self.inbox.extend(out.births.into_iter().map(ShardInput::Create));
         if !out.persisted.is_empty() {
             self.inbox.push(ShardInput::Persisted(out.persisted));
         }
