@@ -19,7 +19,7 @@ use crate::store_handle::reply_into;
 /// First bytes of the keys of raw and of transactional data.
 const MODES: [u8; 2] = [b'r', b'x'];
 
-/// Cuts the regions led here at the borders of `keyspace`, as far as they are not cut there already.
+/// Cuts the regions led here at the borders of `keyspace`, where they are not cut there already.
 pub(crate) async fn split_at_borders(host: &PlacementHost, keyspace: u32) -> Result<(), HostError> {
     let mut cuts: BTreeMap<RegionId, (Arc<RegionView>, Vec<Bytes>)> = BTreeMap::new();
     let views = host.store().views().all();

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   callers ── Propose, ReadIndex ─> ┌───────┐ ── LogWrite ──> LogWriter: a write, a sync,
-//!                                    │ Shard │ <─ Persisted ── then what promised durability leaves
+//!                                    │ Shard │ <─ Persisted ── then what promises it leaves
 //!   other stores <── RaftMessage ──> │       │ ── ApplyTask ─> Applier: one engine batch, data and
 //!   placement    <── Report ──────── └───────┘ <── Applied ─── apply states; replies to callers
 //!                                        │
