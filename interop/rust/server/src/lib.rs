@@ -8,6 +8,7 @@
 //!
 //! The server ends with its [`Server`], and then its folder goes too.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -120,7 +121,7 @@ fn read_log(folder: &Path) -> String {
 fn launch(folder: &Path, listen: &str, api: &str) -> Result<(Child, String), ServerError> {
     let binary = std::env::var_os("PONTOON").ok_or(ServerError::NoBinary)?;
     let log = File::options().create(true).append(true).open(log_path(folder))?;
-    let mut child = Command::new(binary)
+    let mut child = command(&binary)
         .arg("start")
         .arg("--data-dir")
         .arg(folder.join("data"))
@@ -146,6 +147,18 @@ fn launch(folder: &Path, listen: &str, api: &str) -> Result<(Child, String), Ser
             Err(ServerError::NotReady(read_log(folder)))
         }
     }
+}
+
+/// Runs the binary so that it ends with this process, even if this process is aborted, where there is
+/// a program that asks the kernel for that.
+fn command(binary: &OsStr) -> Command {
+    const SETPRIV: &str = "/usr/bin/setpriv";
+    if !Path::new(SETPRIV).exists() {
+        return Command::new(binary);
+    }
+    let mut command = Command::new(SETPRIV);
+    command.args(["--pdeathsig", "KILL", "--"]).arg(binary);
+    command
 }
 
 /// The address in `ready listen=... store=... cluster=...`.
