@@ -69,18 +69,19 @@ pub(crate) struct Founding<'a> {
 
 impl Founding<'_> {
     /// Goes through the bootstrap of the first region, or what is left of it. The region, if it is
-    /// ours, begins to exist.
-    pub(crate) async fn run(&self, recovered: &Recovered) -> Result<(), StartError> {
+    /// ours, begins to exist, and its id is returned.
+    pub(crate) async fn run(&self, recovered: &Recovered) -> Result<Option<RegionId>, StartError> {
         let mut decision = FirstRegion::new(StoreId(self.store.id));
         let mut event = Event::Started { prepared: recovered.prepared.clone() };
         loop {
             let action = decision.next(self.host.now(), event);
             event = match action {
                 Action::Finish(Outcome::Ours(region)) => {
-                    let birth = Birth::initial(region);
-                    return self.tell(ShardInput::Create(birth));
+                    let id = region.id;
+                    self.tell(ShardInput::Create(Birth::initial(region)))?;
+                    return Ok(Some(id));
                 }
-                Action::Finish(Outcome::Others) => return Ok(()),
+                Action::Finish(Outcome::Others) => return Ok(None),
                 Action::Finish(Outcome::GaveUp(cause)) => return Err(StartError::Bootstrap(cause)),
                 Action::WaitUntil(instant) => {
                     let wait = instant.since(self.host.now()).max(Duration::from_millis(1));

@@ -20,7 +20,11 @@ use crate::store_handle::reply_into;
 const MODES: [u8; 2] = [b'r', b'x'];
 
 /// Cuts the regions led here at the borders of `keyspace`, where they are not cut there already.
-pub(crate) async fn split_at_borders(host: &PlacementHost, keyspace: u32) -> Result<(), HostError> {
+/// Returns the new regions.
+pub(crate) async fn split_at_borders(
+    host: &PlacementHost,
+    keyspace: u32,
+) -> Result<Vec<RegionId>, HostError> {
     let mut cuts: BTreeMap<RegionId, (Arc<RegionView>, Vec<Bytes>)> = BTreeMap::new();
     let views = host.store().views().all();
     for border in borders(keyspace) {
@@ -33,10 +37,11 @@ pub(crate) async fn split_at_borders(host: &PlacementHost, keyspace: u32) -> Res
             keys.1.push(border);
         }
     }
+    let mut new = Vec::new();
     for (view, keys) in cuts.into_values() {
-        split(host, &view, keys).await?;
+        new.extend(split(host, &view, keys).await?);
     }
-    Ok(())
+    Ok(new)
 }
 
 /// In ascending order.
@@ -49,8 +54,13 @@ fn borders(keyspace: u32) -> Vec<Bytes> {
     MODES.iter().flat_map(|&mode| [border(mode, keyspace), border(mode, keyspace + 1)]).collect()
 }
 
-async fn split(host: &PlacementHost, view: &RegionView, keys: Vec<Bytes>) -> Result<(), HostError> {
+async fn split(
+    host: &PlacementHost,
+    view: &RegionView,
+    keys: Vec<Bytes>,
+) -> Result<Vec<RegionId>, HostError> {
     let cuts = ids(host, &view.region, keys).await?;
+    let new = cuts.iter().map(|(_, id, _)| *id).collect();
     let header = RequestHeader {
         region_id: view.region.id,
         peer: view.peer,
@@ -61,7 +71,7 @@ async fn split(host: &PlacementHost, view: &RegionView, keys: Vec<Bytes>) -> Res
     let request = SplitRequest { header, cuts, reply: reply_into(send) };
     host.store().request(ShardInput::Split(request));
     receive.await.unwrap_or(Err(RegionError::Undetermined))?;
-    Ok(())
+    Ok(new)
 }
 
 /// Asks placement for the ids of the new regions and their peers.

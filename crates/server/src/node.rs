@@ -183,12 +183,14 @@ impl Node {
         }
         let start = async {
             host.wait_until_leading().await;
-            Founding { host, mailbox, store: record.clone() }.run(recovered).await?;
+            let founded = Founding { host, mailbox, store: record.clone() }.run(recovered).await?;
             announce(host, record).await?;
-            host.wait_until_regions_are_known(self.store.store_id()).await;
+            let births = recovered.births.iter().map(|birth| birth.region.id);
+            let ours: Vec<_> = births.filter(|id| !id.is_system()).chain(founded).collect();
+            host.wait_until_served(&ours).await;
             if self.store.api_version() == ApiVersion::V2 {
-                split_at_borders(host, DEFAULT_KEYSPACE_ID).await?;
-                host.wait_until_regions_are_known(self.store.store_id()).await;
+                let new = split_at_borders(host, DEFAULT_KEYSPACE_ID).await?;
+                host.wait_until_served(&new).await;
             }
             Ok(())
         };

@@ -14,7 +14,7 @@
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base::{ClusterId, Instant, RegionId, StoreId, Term, TimeStamp};
+use base::{ClusterId, Instant, RegionId, Term, TimeStamp};
 use bytes::Bytes;
 use placement::{Change, Placement, PlacementError, RowChanges, TsoWait};
 use storage::engine::{Cf, EngineError, IterOptions};
@@ -106,18 +106,19 @@ impl PlacementHost {
         leads.wait_for(|leads| *leads).await.expect("the sender lives as long as self");
     }
 
-    /// Waits until the leader of every region on this store has reported, so that clients find all
-    /// of them.
-    pub(crate) async fn wait_until_regions_are_known(&self, store_id: StoreId) {
+    /// Waits until each of `regions` is led here, serves, and is known to the placement driver, so
+    /// that clients find all of them.
+    pub(crate) async fn wait_until_served(&self, regions: &[RegionId]) {
+        let store_id = self.0.store.store_id();
         let mut changes = self.0.reported.subscribe();
-        let all_known = |placement: &Placement| {
-            let views = self.0.store.views().all();
-            views.iter().filter(|view| !view.region.id.is_system()).all(|view| {
-                let known = placement.regions().get(view.region.id);
-                known.is_some_and(|region| region.leader_store() == Some(store_id))
+        let served = |placement: &Placement| {
+            regions.iter().all(|&id| {
+                let serves = self.0.store.views().get(id).is_some_and(|view| view.serves_reads);
+                let known = placement.regions().get(id);
+                serves && known.is_some_and(|region| region.leader_store() == Some(store_id))
             })
         };
-        while !self.read(all_known).unwrap_or(false) {
+        while !self.read(served).unwrap_or(false) {
             changes.changed().await.expect("the sender lives as long as self");
         }
     }

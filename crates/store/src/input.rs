@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use base::{Epoch, Index, Peer, Region, RegionId, Term};
+use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
+use base::{Epoch, Index, Peer, Region, RegionId, StoreId, Term};
 use raft::{HardState, Ticket};
 use storage::log::LogBatch;
 
@@ -128,7 +129,8 @@ pub enum Job {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// The replica here leads and serves reads in this term: at the begin of the leadership, after
-    /// each change and once in a while. For the placement driver.
+    /// each change and once in a while. Or it is about to: its region was cut off one that is led
+    /// here. For the placement driver.
     Leads(RegionReport),
     /// The replica here no longer leads.
     Lost(RegionId),
@@ -149,6 +151,15 @@ pub struct RegionReport {
     pub written_bytes: u64,
     /// Keys written since the last report.
     pub written_keys: u64,
+}
+
+impl RegionReport {
+    /// A region that was just cut off one that `store_id` leads.
+    pub(crate) fn of_birth(region: &Arc<Region>, store_id: StoreId) -> Self {
+        let leader = *region.peer_on(store_id).expect("it has the members of its parent");
+        let (term, applied) = (RAFT_INIT_LOG_TERM, RAFT_INIT_LOG_INDEX);
+        Self { region: region.clone(), leader, term, applied, written_bytes: 0, written_keys: 0 }
+    }
 }
 
 /// What leaves a turn of a shard. The driver drains it in the order of the fields.

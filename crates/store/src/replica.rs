@@ -431,6 +431,10 @@ impl Replica {
         self.cut = index;
     }
 
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.is_leader()
+    }
+
     pub(crate) fn awaits_applied(&self) -> bool {
         !self.reads_at.is_empty() || (self.node.is_leader() && !self.serves_reads())
     }

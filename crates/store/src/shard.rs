@@ -12,7 +12,9 @@ use base::{Index, Instant, Prng, Region, RegionId, StoreId, Term};
 use storage::log::LogReader;
 
 use crate::apply::{Applied, ApplyInput};
-use crate::input::{Birth, Job, Outbox, Proposal, ReadRequest, ShardInput, SplitRequest};
+use crate::input::{
+    Birth, Job, Outbox, Proposal, ReadRequest, RegionReport, Report, ShardInput, SplitRequest,
+};
 use crate::replica::Replica;
 use crate::states::{self, ApplyState};
 use crate::view::RegionViews;
@@ -239,8 +241,14 @@ impl Shard {
     fn applied(&mut self, applied: &[Applied], out: &mut Outbox) {
         self.unsynced = true;
         for applied in applied {
+            let leads = self.replicas.get(&applied.region_id).is_some_and(Replica::is_leader);
             for region in &applied.births {
                 self.born(region.clone(), out);
+                // Placement hears of the parts before the region gives up its range: no key is
+                // without a region in between. This store leads them, unless another one is faster.
+                if leads {
+                    out.reports.push(Report::Leads(RegionReport::of_birth(region, self.store_id)));
+                }
             }
             self.with_replica(applied.region_id, |replica| replica.applied(applied, out));
         }
