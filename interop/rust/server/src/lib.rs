@@ -149,8 +149,8 @@ fn launch(folder: &Path, listen: &str, api: &str) -> Result<(Child, String), Ser
     }
 }
 
-/// Runs the binary so that it ends with this process, even if this process is aborted, where there is
-/// a program that asks the kernel for that.
+/// Runs the binary so that it ends with this process, even if this process is aborted, where there
+/// is a program that asks the kernel for that.
 fn command(binary: &OsStr) -> Command {
     const SETPRIV: &str = "/usr/bin/setpriv";
     if !Path::new(SETPRIV).exists() {
