@@ -56,15 +56,20 @@ impl Server {
         kib.parse::<u64>().expect("a number") / 1024
     }
 
-    /// Connects to the store, with any size of answer allowed.
+    /// Connects to the store and the region of the key `k`, with any size of answer allowed.
     pub async fn connect(&self) -> Store {
+        self.connect_to(b"k").await
+    }
+
+    /// Connects to the store and the region that holds `region_key`, in the form of split keys.
+    pub async fn connect_to(&self, region_key: &[u8]) -> Store {
         let channel = self.channel().await;
         let mut placement = PdClient::new(channel.clone());
         let members = placement.get_members(pdpb::GetMembersRequest::default()).await;
         let cluster_id = members.expect("it serves").into_inner().header.expect("set").cluster_id;
         let request = pdpb::GetRegionRequest {
             header: Some(pdpb::RequestHeader { cluster_id, ..Default::default() }),
-            region_key: b"k".to_vec().into(),
+            region_key: region_key.to_vec().into(),
             ..Default::default()
         };
         let region = placement.get_region(request).await.expect("it serves").into_inner();
@@ -92,13 +97,13 @@ impl Drop for Server {
     }
 }
 
-/// A store, and the region that holds everything.
+/// A store, and one of its regions.
 pub struct Store {
     /// For calls that are not here.
     pub client: TikvClient<Channel>,
     /// The cluster's id.
     pub cluster_id: u64,
-    /// The one region.
+    /// The region.
     pub region: metapb::Region,
     /// Its leader.
     pub leader: metapb::Peer,

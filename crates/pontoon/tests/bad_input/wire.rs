@@ -138,10 +138,10 @@ async fn a_wrong_store_region_peer_or_epoch() {
     goes_on(&mut store).await;
 }
 
-/// A store of keyspaces holds no key without a keyspace's prefix.
+/// A store of keyspaces holds no key without a keyspace's prefix, and a region none of another one.
 #[tokio::test]
-async fn a_key_outside_every_keyspace() {
-    let Fresh { mut store, server: _server, _folder } = fresh(&["--api-version", "2"]).await;
+async fn a_key_outside_every_keyspace_and_one_outside_the_region() {
+    let Fresh { mut store, server, _folder } = fresh(&["--api-version", "2"]).await;
     let mut context = store.context();
     context.api_version = kvrpcpb::ApiVersion::V2 as i32;
     for key in [&b"k"[..], b"", b"z\0\0\0k"] {
@@ -154,13 +154,23 @@ async fn a_key_outside_every_keyspace() {
         let answer = store.client.raw_put(request).await.expect("it answers").into_inner();
         assert!(!answer.error.is_empty() || answer.region_error.is_some(), "{key:?} was taken");
     }
-    let request = kvrpcpb::RawPutRequest {
+    let key = b"r\0\0\0k";
+    let put = |context: kvrpcpb::Context| kvrpcpb::RawPutRequest {
         context: Some(context),
-        key: b"r\0\0\0k".to_vec().into(),
+        key: key.to_vec().into(),
         value: b"v".to_vec().into(),
         ..Default::default()
     };
-    let answer = store.client.raw_put(request).await.expect("it answers").into_inner();
+    let answer = store.client.raw_put(put(context)).await.expect("it answers").into_inner();
+    let error = answer.region_error.and_then(|error| error.key_not_in_region);
+    let error = error.expect("the key lies right of the first region");
+    assert_eq!(error.region_id, store.region.id);
+    assert_eq!(error.end_key, store.region.end_key);
+
+    let mut store = server.connect_to(&base::codec::encode_bytes(key)).await;
+    let api_version = kvrpcpb::ApiVersion::V2 as i32;
+    let context = kvrpcpb::Context { api_version, ..store.context() };
+    let answer = store.client.raw_put(put(context)).await.expect("it answers").into_inner();
     assert_eq!(answer, kvrpcpb::RawPutResponse::default());
 }
 
