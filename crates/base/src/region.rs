@@ -86,28 +86,38 @@ pub struct Region {
     pub peers: Vec<Peer>,
 }
 
+/// Where a region is cut, and what the new region to the left of that key is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The first key that is no longer the new region's.
+    pub key: Bytes,
+    /// The new region.
+    pub region_id: RegionId,
+    /// Its peers, one for each of the old region's and in their order.
+    pub peer_ids: Vec<PeerId>,
+}
+
 impl Region {
     /// The first region of a cluster: all keys, one voter, epoch 1/1.
     pub fn first(id: RegionId, peer: Peer) -> Self {
         Self { id, range: KeyRange::all(), epoch: INIT_EPOCH, peers: vec![peer] }
     }
 
-    /// The region cut at `keys`, which ascend and lie strictly inside. One new region for each
-    /// key takes the part to the left of it, with an id and one peer id for each of the region's
-    /// peers; the region itself keeps the right-most part. All of them have the same epoch: the
-    /// version grows by the number of new regions. Returns the region, then the new ones from left
-    /// to right; `None` if the keys or the ids do not fit.
-    pub fn split(&self, cuts: &[(Bytes, RegionId, Vec<PeerId>)]) -> Option<(Region, Vec<Region>)> {
+    /// The region cut at the keys of `cuts`, which ascend and lie strictly inside. One new region
+    /// for each takes the part to the left of it; the region itself keeps the right-most part. All
+    /// of them have the same epoch: the version grows by the number of new regions. Returns the
+    /// region, then the new ones from left to right; `None` if the keys or the ids do not fit.
+    pub fn split(&self, cuts: &[Cut]) -> Option<(Region, Vec<Region>)> {
         let epoch = Epoch { version: self.epoch.version + cuts.len() as u64, ..self.epoch };
         let mut start = self.range.start.clone();
         let mut new_regions = Vec::with_capacity(cuts.len());
-        for (key, id, peer_ids) in cuts {
+        for Cut { key, region_id, peer_ids } in cuts {
             if *key <= start || !self.range.contains(key) || peer_ids.len() != self.peers.len() {
                 return None;
             }
             let peers = self.peers.iter().zip(peer_ids).map(|(peer, &id)| Peer { id, ..*peer });
             let range = KeyRange { start: start.clone(), end: key.clone() };
-            new_regions.push(Region { id: *id, range, epoch, peers: peers.collect() });
+            new_regions.push(Region { id: *region_id, range, epoch, peers: peers.collect() });
             start = key.clone();
         }
         let range = KeyRange { start, end: self.range.end.clone() };
@@ -145,8 +155,9 @@ mod tests {
         Region { id: RegionId(2), range, epoch: Epoch { conf_ver: 3, version: 7 }, peers }
     }
 
-    fn cut(key: &'static str, id: u64) -> (Bytes, RegionId, Vec<PeerId>) {
-        (Bytes::from(key), RegionId(id), vec![PeerId(id * 10), PeerId(id * 10 + 1)])
+    fn cut(key: &'static str, id: u64) -> Cut {
+        let peer_ids = vec![PeerId(id * 10), PeerId(id * 10 + 1)];
+        Cut { key: Bytes::from(key), region_id: RegionId(id), peer_ids }
     }
 
     #[test]
@@ -168,7 +179,7 @@ mod tests {
             let cuts: Vec<_> = keys.iter().map(|key| cut(key, 20)).collect();
             assert_eq!(region().split(&cuts), None, "{keys:?}");
         }
-        let (key, id, _) = cut("f", 20);
-        assert_eq!(region().split(&[(key, id, vec![PeerId(1)])]), None);
+        let one_peer = Cut { peer_ids: vec![PeerId(1)], ..cut("f", 20) };
+        assert_eq!(region().split(&[one_peer]), None);
     }
 }

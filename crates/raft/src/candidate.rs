@@ -35,7 +35,10 @@ impl Candidate {
                 true => common.ask_pre_vote(to, last),
                 // An own vote that a crash could forget would be worth nothing, and its answers
                 // would be counted for a log that the crash cut.
-                false => common.respond(to, Body::Vote { last, released: self.released }),
+                false => {
+                    let (priority, released) = (common.config.priority, self.released);
+                    common.respond(to, Body::Vote { last, priority, released });
+                }
             }
         }
     }
@@ -64,9 +67,9 @@ impl Candidate {
         }
     }
 
-    /// Counts a vote. The first answer of each voter stands.
+    /// Counts a vote. The first answer of each member stands.
     pub(crate) fn count(&mut self, common: &mut Common, voter: PeerId, granted: bool) -> Next {
-        if !self.votes.iter().any(|(id, _)| *id == voter) {
+        if common.conf.contains(voter) && !self.votes.iter().any(|(id, _)| *id == voter) {
             self.votes.push((voter, granted));
         }
         let vote = |id| self.votes.iter().find(|(voter, _)| *voter == id).map(|(_, yes)| *yes);

@@ -2,6 +2,8 @@
 
 use base::{Index, PeerId};
 
+use crate::rules::Rules;
+
 /// How a [`RawNode`](crate::RawNode) behaves. `Config::new` gives the defaults; every field may be
 /// changed after that.
 #[derive(Clone, Debug)]
@@ -38,11 +40,18 @@ pub struct Config {
     /// from a leader within an election timeout, or started within one, votes for nobody. Leases
     /// need it. Default on.
     pub check_quorum: bool,
+    /// Who should lead: a voter that could lead itself refuses a candidate of lower priority than
+    /// its own, if that one's log is not ahead of its own. A preferred leader gets a higher number.
+    /// May be changed with [`RawNode::set_priority`](crate::RawNode::set_priority). Default 0.
+    pub priority: i64,
     /// Seed of the election timeouts. Give each node of a group its own.
     pub seed: u64,
     /// The last entry that the state machine has applied. Nothing up to it is handed out again. The
     /// group's log must not end before it and must not begin after it.
     pub applied: Index,
+    /// The one rule that this node breaks, for tests that must find it.
+    #[cfg(feature = "mutations")]
+    pub breaks: Option<crate::Rule>,
 }
 
 impl Config {
@@ -60,8 +69,19 @@ impl Config {
             tail_bytes_max: 64 << 10,
             pre_vote: true,
             check_quorum: true,
+            priority: 0,
             seed: id.0,
             applied: 0,
+            #[cfg(feature = "mutations")]
+            breaks: None,
+        }
+    }
+
+    /// The rules that this node keeps.
+    pub(crate) fn rules(&self) -> Rules {
+        Rules {
+            #[cfg(feature = "mutations")]
+            broken: self.breaks,
         }
     }
 

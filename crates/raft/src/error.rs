@@ -1,6 +1,6 @@
 //! Why a node refuses.
 
-use base::{PeerId, Term};
+use base::{Index, PeerId, Term};
 
 use crate::conf_change::ConfChangeError;
 use crate::storage::Failure;
@@ -62,6 +62,37 @@ pub enum ReadIndexError {
     /// Ask again when some of the many pending requests are answered.
     #[error("too many reads wait")]
     Busy,
+}
+
+/// Why a snapshot that was made is not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// Drop it: the member caught up, left, was told of as failed, or this node leads no more.
+    #[error("nobody waits for a snapshot to {to}")]
+    NotWanted {
+        /// For whom it was made.
+        to: PeerId,
+    },
+    /// Drop it. It ends before the log begins, or was made at an entry that is not committed here;
+    /// if the member still needs one, the next `Ready`s ask for another.
+    #[error("a snapshot at {index} does not meet a log that begins at {first}")]
+    Useless {
+        /// The last entry that it covers.
+        index: Index,
+        /// The first entry of the leader's log.
+        first: Index,
+    },
+}
+
+/// Why no snapshot is asked for. Nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotRequestError {
+    /// A leader has nobody to ask. Hand leadership over first.
+    #[error("the leader cannot ask for a snapshot")]
+    Leader,
+    /// There is nobody else.
+    #[error("the only voter cannot ask for a snapshot")]
+    SoleVoter,
 }
 
 /// Why a message was refused. It changed nothing but perhaps the term; the node goes on.

@@ -1,11 +1,13 @@
 //! The follower: takes the leader's log, answers, and waits for the day when it hears nothing.
 
-use base::{Entry, PeerId, Term};
+use base::{Entry, Index, PeerId, Term};
 
 use crate::common::{Common, Next};
 use crate::error::StepError;
 use crate::message::{AppendOutcome, Body, LogPos, Message};
 use crate::ready::ReadState;
+use crate::rules::Rule;
+use crate::snapshot::Snapshot;
 use crate::storage::Failure;
 
 pub(crate) struct Follower {
@@ -36,7 +38,12 @@ impl Follower {
 
     pub(crate) fn tick(&mut self, common: &mut Common) -> Next {
         self.elapsed = self.elapsed.saturating_add(1);
-        common.log.rest();
+        common.rest();
+        if self.elapsed >= self.timeout && common.needs_snapshot && self.leader != PeerId::NONE {
+            // The leader may sleep, and not know.
+            self.elapsed = 0;
+            common.ask_snapshot(self.leader);
+        }
         if self.elapsed < self.timeout || !common.conf.is_voter(common.id()) {
             return Next::Stay;
         }
@@ -50,26 +57,15 @@ impl Follower {
         message: Message,
     ) -> Result<Result<Next, StepError>, Failure> {
         let from = message.from;
+        if message.body.is_from_leader() {
+            return match self.hear(common, from, message.term) {
+                Ok(()) => self.obey(common, from, message.body),
+                Err(error) => Ok(Err(error)),
+            };
+        }
         match message.body {
-            Body::Append { prev, entries, commit, round } => {
-                if let Err(error) = self.hear(common, from, message.term, round) {
-                    return Ok(Err(error));
-                }
-                self.on_append(common, from, Appended { prev, entries, commit, round })
-            }
-            Body::Heartbeat { commit, round } => {
-                if let Err(error) = self.hear(common, from, message.term, round) {
-                    return Ok(Err(error));
-                }
-                if commit > common.log.last().index {
-                    return Ok(Err(StepError::Malformed("a heartbeat commits past the log's end")));
-                }
-                common.log.commit_to(commit);
-                common.respond(from, Body::HeartbeatResponse { round });
-                Ok(Ok(Next::Stay))
-            }
             Body::ReadIndexResponse { context, index } => {
-                common.read_states.push(ReadState { context, index });
+                common.outbox().read_states.push(ReadState { context, index });
                 Ok(Ok(Next::Stay))
             }
             Body::TransferLeader { to } if self.leader != PeerId::NONE => {
@@ -90,22 +86,61 @@ impl Follower {
         }
     }
 
-    /// Notes that `from` leads.
-    fn hear(
+    /// Takes what only a leader says.
+    fn obey(
         &mut self,
         common: &mut Common,
         from: PeerId,
-        term: Term,
-        round: u64,
-    ) -> Result<(), StepError> {
+        body: Body,
+    ) -> Result<Result<Next, StepError>, Failure> {
+        match body {
+            Body::Append { prev, entries, commit, round } => {
+                self.round = self.round.max(round);
+                return self.on_append(common, from, Appended { prev, entries, commit, round });
+            }
+            Body::Heartbeat { commit, .. } if commit > common.log.last().index => {
+                return Ok(Err(StepError::Malformed("a heartbeat commits past the log's end")));
+            }
+            Body::Heartbeat { commit, round } => {
+                self.round = self.round.max(round);
+                common.log.commit_to(commit);
+                common.respond(from, Body::HeartbeatResponse { round });
+                if common.needs_snapshot {
+                    common.ask_snapshot(from);
+                }
+            }
+            Body::Snapshot { snapshot, round } => {
+                self.round = self.round.max(round);
+                return on_snapshot(common, from, snapshot, round);
+            }
+            Body::Quiesce { commit } => self.on_quiesce(common, commit),
+            other => panic!("only a leader says what comes here, and not {other:?}"),
+        }
+        Ok(Ok(Next::Stay))
+    }
+
+    /// Notes that `from` leads.
+    fn hear(&mut self, common: &mut Common, from: PeerId, term: Term) -> Result<(), StepError> {
         if self.leader != PeerId::NONE && self.leader != from {
             return Err(StepError::TwoLeaders { term, known: self.leader, other: from });
         }
         self.leader = from;
-        self.round = self.round.max(round);
         self.elapsed = 0;
         common.heard_leader();
         Ok(())
+    }
+
+    /// Sleeps with the leader, if it has the leader's whole log. Else the answer wakes the leader.
+    fn on_quiesce(&mut self, common: &mut Common, commit: Index) {
+        let last = common.log.last();
+        if last.index == commit && last.term <= common.term() && !common.needs_snapshot {
+            common.log.commit_to(commit);
+            common.quiet = true;
+            common.log.rest();
+        } else {
+            common.quiet = false;
+            common.respond(self.leader, Body::HeartbeatResponse { round: self.round });
+        }
     }
 
     /// Raft paper, figure 2, "AppendEntries RPC".
@@ -120,14 +155,28 @@ impl Follower {
             return Ok(Err(StepError::Malformed(rule)));
         }
         let committed = common.log.committed();
+        let attaches = match common.keeps(Rule::AttachWhereLogsAgree) {
+            true => common.log.has(prev)?,
+            false => prev.index <= common.log.last().index,
+        };
         if prev.index < committed {
             // An old message, or a leader that does not know yet how far this log agrees: this far
             // at least.
             common.respond_matched(from, committed, round);
-        } else if common.log.has(prev)? {
+        } else if attaches && common.needs_snapshot && is_settled(common) {
+            // What is coming must cover the whole log, so the log grows no more. Before it is all
+            // committed, in the leader's term, it must: else perhaps it never would be.
+            common.log.cut_conflicts(&entries)?;
+            let last = common.log.last().index.min(prev.index + entries.len() as u64);
+            common.respond_matched(from, last, round);
+        } else if attaches {
             let last = prev.index + entries.len() as u64;
             common.log.merge(entries)?;
-            common.log.commit_to(commit.min(last));
+            let proved = match common.keeps(Rule::CommitWhatIsProved) {
+                true => last,
+                false => common.log.last().index,
+            };
+            common.log.commit_to(commit.min(proved));
             common.respond_matched(from, last, round);
         } else {
             let hint = common.log.last_agreeable(prev)?;
@@ -136,6 +185,41 @@ impl Follower {
         }
         Ok(Ok(Next::Stay))
     }
+}
+
+/// Whether the whole log is committed, and the leader knows that too.
+fn is_settled(common: &Common) -> bool {
+    let last = common.log.last();
+    last.index == common.log.committed() && last.term == common.term()
+}
+
+/// Raft paper, figure 13, "InstallSnapshot RPC".
+fn on_snapshot(
+    common: &mut Common,
+    from: PeerId,
+    snapshot: Box<Snapshot>,
+    round: u64,
+) -> Result<Result<Next, StepError>, Failure> {
+    let pos = snapshot.pos;
+    if pos.index == 0 || pos.term == 0 || pos.term > common.term() {
+        return Ok(Err(StepError::Malformed("a snapshot at nothing, or of a later term")));
+    }
+    if !snapshot.conf.is_sound() {
+        return Ok(Err(StepError::Malformed("a snapshot of a group without voters")));
+    }
+    let committed = common.log.committed();
+    let asked_for = common.needs_snapshot && pos.index >= common.log.last().index;
+    if pos.index <= committed && !asked_for && common.keeps(Rule::NoSnapshotBehindCommit) {
+        common.respond_matched(from, committed, round);
+    } else if !asked_for && common.log.has(pos)? {
+        // The log has it all, and is worth more.
+        common.log.commit_to(pos.index);
+        common.respond_matched(from, pos.index, round);
+    } else {
+        common.restore(snapshot);
+        common.respond_matched(from, pos.index, round);
+    }
+    Ok(Ok(Next::Stay))
 }
 
 /// Which rule an `Append` breaks, if any: its entries are consecutive, and terms grow up to the

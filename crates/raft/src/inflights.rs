@@ -37,7 +37,11 @@ impl Inflights {
             self.bytes -= bytes;
             self.messages.pop_front();
         }
-        if self.messages.is_empty() && self.messages.capacity() > 16 {
+    }
+
+    /// Gives memory back if nothing is on the way.
+    pub(crate) fn rest(&mut self) {
+        if self.messages.is_empty() {
             self.messages = VecDeque::new();
         }
     }

@@ -14,10 +14,11 @@
 //!                            ready()                          │                     │
 //!        ┌──────────────────────┼──────────────────────┐      │                     │
 //!    messages                persist               committed ─┼──► state machine ───┘
-//!   (leave now)   hard_state, entries ──► disk ───────────────┤
+//!   (leave now)  snapshot, hard_state, entries ──► disk ──────┤
 //!        │                    then ───────────────► messages  │  (leave when durable)
 //!        ▼                                              ▼     │
-//!     network                                        network  └─ read_states, confirmed_round
+//!     network                                        network  └─ read_states, confirmed_round,
+//!                                                                snapshots_wanted
 //! ```
 //!
 //! # The driver's duties
@@ -29,19 +30,49 @@
 //! 3. If [`Ready::confirmed_round`] fell to zero, withdraw the lease that rested on it, before
 //!    anything else.
 //! 4. Send [`Ready::messages`] at once. They may be lost, doubled and reordered.
-//! 5. Write [`Ready::persist`] in order of tickets: first the entries, which replace everything
-//!    from the first one's index on, together with the hard state. When it is durable, send `then`,
-//!    and tell [`persisted`](RawNode::persisted). Many may be on the way; one `persisted` covers
-//!    all before it. Never send a `then` early: it says "this is durable".
+//! 5. Write [`Ready::persist`] in order of tickets: first the snapshot, which replaces log, members
+//!    and state machine; then the entries, which replace everything from the first one's index on,
+//!    together with the hard state. When it is durable, send `then`, and tell
+//!    [`persisted`](RawNode::persisted). Many may be on the way; one `persisted` covers all before
+//!    it. Never send a `then` early: it says "this is durable".
 //! 6. Apply [`Ready::committed`] in order, then tell [`applied`](RawNode::applied). Empty entries
 //!    count too. For an entry that changes members tell
 //!    [`apply_conf_change`](RawNode::apply_conf_change) what it holds, before `applied`, and keep
-//!    the members that it answers together with the applied index.
+//!    the members that it answers together with the applied index. An entry of kind
+//!    [`ConfChangeV2`](EntryKind::ConfChangeV2) without data is [`ConfChange::Leave`]: the core
+//!    proposes such entries itself. Pages that a snapshot has overtaken are dropped, from the first
+//!    entry on for which the answer is [`Superseded`](ConfChangeError::Superseded).
 //! 7. Answer the reads of each of [`Ready::read_states`] once its index is applied.
-//! 8. At a start give [`Config::applied`] as the state machine remembers it, and a [`Storage`] that
+//! 8. For each of [`Ready::snapshots_wanted`] make a snapshot, in its own time, and tell
+//!    [`snapshot_made`](RawNode::snapshot_made); when its message arrived or got lost tell
+//!    [`snapshot_sent`](RawNode::snapshot_sent) or [`snapshot_failed`](RawNode::snapshot_failed).
+//!    The member waits until then.
+//! 9. At a start give [`Config::applied`] as the state machine remembers it, and a [`Storage`] that
 //!    holds what was durable.
 //!
-//! For a synchronous driver steps 4 to 6 are one loop; nothing else changes.
+//! For a synchronous driver steps 4 to 6 are one loop that ends with
+//! [`advance`](RawNode::advance); nothing else changes:
+//!
+//! ```
+//! use pontoon_raft::{Config, MemoryStorage, PeerId, RawNode};
+//!
+//! let disk = MemoryStorage::new([PeerId(1)]);
+//! let mut node = RawNode::new(Config::new(PeerId(1)), Box::new(disk.clone()))?;
+//! node.campaign();
+//! node.propose("hello".into())?;
+//! let mut applied = Vec::new();
+//! while node.has_ready() {
+//!     let ready = node.ready();
+//!     assert!(ready.messages.is_empty(), "there is nobody else");
+//!     if let Some(persist) = &ready.persist {
+//!         disk.write(persist);
+//!     }
+//!     applied.extend(ready.committed.iter().map(|entry| entry.data.clone()));
+//!     let _messages = node.advance(ready);
+//! }
+//! assert_eq!(applied, ["", "hello"]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! # Raft, rule by rule
 //!
@@ -50,19 +81,36 @@
 //!
 //! | rule | where |
 //! | --- | --- |
-//! | terms, step down for a later one (5.1) | `raw_node`, `settle_term` |
-//! | election, one vote a term (5.2) | `candidate`; `raw_node`, `on_vote`; `common`, `cast_vote` |
+//! | terms, step down for a later one (5.1) | `raw_node/steps`, `settle_term` |
+//! | election, one vote a term (5.2) | `candidate`; `raw_node/steps`, `on_vote` |
 //! | randomised timeouts (5.2) | `common`, `draw_timeout` |
 //! | log matching: refuse where `prev` differs (5.3) | `follower`, `on_append`; `log`, `merge` |
 //! | go back faster than by one entry (5.3) | `log`, `last_agreeable`; `progress`, `refused` |
-//! | only an up-to-date log is elected (5.4.1) | `message`, `LogPos::is_up_to_date_with` |
+//! | only an up-to-date log is elected (5.4.1) | `common`, `would_vote` |
 //! | count only entries of the own term (5.4.2) | `leader`, `commit` |
+//! | joint consensus (6) | `conf_change`; `quorum`; `leader/members`, `leave_joint` |
+//! | snapshots (7) | `snapshot`; `leader/replicate`; `follower`, `on_snapshot`; `log`, `restore` |
 //! | an empty entry begins a term, reads by rounds (8) | `leader`, `new`; `read_only` |
 //!
-//! And from the dissertation: pre-votes (9.6), check-quorum and votes refused within a lease (6.2,
-//! 6.4.1), pipelining (10.2.1), leadership transfer (3.10; the leader's lease is released by a
-//! round's number, see `leader`), change of one member (4.1; `conf_change`), learners (4.2.1),
-//! writing in parallel with replication (10.2.1).
+//! And from the dissertation ("Consensus: bridging theory and practice"):
+//!
+//! | rule | where |
+//! | --- | --- |
+//! | transfer of leadership (3.10) | `leader/transfer`; the lease is released by a round's number |
+//! | change of one member (4.1), learners (4.2.1) | `conf_change`; `leader/members` |
+//! | a term's first change after its first entry (4.1, amended 2015) | `leader`, `new` |
+//! | nobody campaigns with unapplied changes of members | `raw_node/steps`, `may_campaign` |
+//! | a leader without a quorum steps down (6.2) | `leader`, `hears_quorum` |
+//! | votes refused within a lease (6.4.1, 4.2.3) | `raw_node/steps`, `is_leased` |
+//! | pre-votes (9.6) | `candidate`; `raw_node/steps`, `on_pre_vote` |
+//! | pipelining (10.2.1) | `progress`, `inflights` |
+//! | writing in parallel with replication (10.2.1) | `log` |
+//!
+//! What is ours: priorities (`common`, `would_vote`), forwarding of proposals (`Propose`), groups
+//! that sleep (`leader`, `quiesce`; `raw_node/snapshots`), and a follower that asks for a snapshot
+//! because its own state is damaged (`needs_snapshot`). The enum of `rules` lists the rules that
+//! keep a group safe, and the code asks it wherever it keeps one; with the feature `mutations` a
+//! test can break each of them on purpose and see that the random runs find it.
 //!
 //! What a leader writes and what it sends leave together; its own write is one acknowledgement
 //! among the others. So `committed` may be ahead of what is durable here, but [`Ready::committed`]
@@ -82,8 +130,8 @@
 //! # Invariants
 //!
 //! Asserted in every build, because a node that broke one must not go on:
-//! 1. applied <= handed out <= committed <= last, handed out <= stable <= written <= last; applied
-//!    and committed never go back, and a committed entry is never replaced (`log`).
+//! 1. truncated <= applied <= handed out <= committed <= last, handed out <= stable <= written <=
+//!    last; applied and committed never go back, and a committed entry is never replaced (`log`).
 //! 2. One vote a term, terms only grow (`common`).
 //! 3. matched < next for every member (`progress`).
 //! 4. Only a candidate that voted for itself leads (`raw_node`).
@@ -94,7 +142,10 @@
 //! # Common failures
 //!
 //! - *Nothing is ever committed*: `persisted` or `applied` is not told, or `then` is not sent.
-//! - *A follower stays in `Probe`*: its answers do not arrive, or its next entry is compacted.
+//! - *A follower stays in `Probe`*: its answers do not arrive.
+//! - *A follower stays in `Snapshot`*: the driver did not tell what became of one.
+//! - *A sleeping group does not notice that its leader died*: wake it, see
+//!   [`quiesce`](RawNode::quiesce).
 //! - *Elections again and again*: ticks of different pace, or heartbeats late by more than
 //!   `election_ticks`; or a leader whose `HeartbeatResponse`s come too late because writes take
 //!   longer than an election timeout.
@@ -107,8 +158,8 @@
 //! # Where to start
 //!
 //! [`RawNode`] for the calls, `leader` and `follower` for the protocol, `log` for what is durable
-//! when. `tests/scripts/` tells stories of groups, line by line; `tests/random/` checks the
-//! promises under any weather.
+//! when. `tests/scripts/` tells stories of groups, line by line; the simulator's model check
+//! (`./x sim raft`) sees that the promises hold in any weather.
 
 mod candidate;
 mod common;
@@ -126,18 +177,26 @@ mod quorum;
 mod raw_node;
 mod read_only;
 mod ready;
+mod rules;
+mod snapshot;
 mod status;
 mod storage;
 
-pub use base::{Entry, EntryKind};
+pub use base::{Entry, EntryKind, Index, PeerId, Term};
 
-pub use crate::conf_change::{ConfChange, ConfChangeError};
+pub use crate::conf_change::{ConfChange, ConfChangeError, Leave, MemberChange};
 pub use crate::config::Config;
-pub use crate::error::{ProposeError, ReadIndexError, StartError, StepError, TransferError};
+pub use crate::error::{
+    ProposeError, ReadIndexError, SnapshotError, SnapshotRequestError, StartError, StepError,
+    TransferError,
+};
 pub use crate::memory_storage::MemoryStorage;
 pub use crate::message::{AppendOutcome, Body, LogPos, Message};
-pub use crate::quorum::ConfState;
+pub use crate::quorum::{ConfState, Joint};
 pub use crate::raw_node::RawNode;
 pub use crate::ready::{HardState, Persist, ReadState, Ready, Ticket};
+#[cfg(feature = "mutations")]
+pub use crate::rules::Rule;
+pub use crate::snapshot::{Snapshot, SnapshotWanted};
 pub use crate::status::{FlowStatus, MemberStatus, Role, Status};
 pub use crate::storage::{Failure, InitialState, Storage, StorageError};

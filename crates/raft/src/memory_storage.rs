@@ -7,6 +7,7 @@ use base::{Entry, Index, PeerId, Term};
 use crate::message::LogPos;
 use crate::quorum::ConfState;
 use crate::ready::{HardState, Persist};
+use crate::snapshot::Snapshot;
 use crate::storage::{InitialState, Storage, StorageError};
 
 /// A handle to a log in memory; clones share it, so that a test keeps one and gives the node
@@ -45,8 +46,11 @@ impl MemoryStorage {
         self.shared.lock().expect("nothing panics while it holds the lock")
     }
 
-    /// Does the write.
+    /// Does the write. The state machine in a snapshot is the caller's business.
     pub fn write(&self, persist: &Persist) {
+        if let Some(snapshot) = &persist.snapshot {
+            self.install(snapshot);
+        }
         if let Some(state) = persist.hard_state {
             self.set_hard_state(state);
         }
@@ -82,6 +86,15 @@ impl MemoryStorage {
         assert!(kept as usize <= stored.entries.len(), "a gap before entry {}", first.index);
         stored.entries.truncate(kept as usize);
         stored.entries.extend_from_slice(entries);
+    }
+
+    /// The log begins anew after a snapshot.
+    pub fn install(&self, snapshot: &Snapshot) {
+        let mut stored = self.lock();
+        assert!(snapshot.pos.index >= stored.truncated.index, "the log goes back");
+        stored.truncated = snapshot.pos;
+        stored.entries.clear();
+        stored.conf = snapshot.conf.clone();
     }
 
     /// Drops the entries up to and with `index`, which must be there.

@@ -12,9 +12,16 @@
 //! | `ReadIndex` | `ReadIndexResponse` | once a round of heartbeats came back |
 //! | `TransferLeader` | `TimeoutNow`, to the one who shall lead | once that one has the whole log |
 //! | `TimeoutNow` | a `Vote` | once the own vote is durable |
+//! | `Snapshot` | `AppendResponse` | once the snapshot is installed |
+//! | `SnapshotRequest` | `Snapshot` | once the driver has made one |
+//! | `Propose` | nothing | |
+//! | `Quiesce` | nothing if all is well, else `HeartbeatResponse` | at once |
 //! | any of an old term | `TermOver` | as soon as the own term is durable |
 
 use base::{Entry, Index, PeerId, Term};
+use bytes::Bytes;
+
+use crate::snapshot::Snapshot;
 
 /// One message from one peer of the group to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +50,10 @@ pub struct LogPos {
 }
 
 impl LogPos {
+    fn largest(&self) -> u64 {
+        self.index.max(self.term)
+    }
+
     /// Whether a log that ends here holds everything that is committed in a log that ends at
     /// `other`, as far as anyone can tell from the ends alone: the later last term wins, then the
     /// longer log (Raft paper, section 5.4.1).
@@ -57,6 +68,41 @@ impl std::fmt::Display for LogPos {
     }
 }
 
+/// Indexes, terms and rounds that no group will ever reach; what a message says beyond is nonsense.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
+impl Message {
+    /// Which rule the message breaks in itself, if any.
+    pub(crate) fn broken_rule(&self) -> Option<&'static str> {
+        if self.from == PeerId::NONE || self.from == self.to || self.term == 0 {
+            return Some("a message from nobody, from oneself, or of no term");
+        }
+        let largest = match &self.body {
+            Body::PreVote { last, .. } => last.largest(),
+            Body::Vote { last, released, .. } => last.largest().max(released.unwrap_or(0)),
+            Body::Append { prev, entries, commit, round } => {
+                let last = entries.last().map_or(0, |entry| entry.index.max(entry.term));
+                prev.largest().max(last).max(*commit).max(*round)
+            }
+            Body::AppendResponse { outcome: AppendOutcome::Matched(index), round } => {
+                *index.max(round)
+            }
+            Body::AppendResponse { outcome: AppendOutcome::Conflict { prev, hint }, round } => {
+                hint.largest().max(*prev).max(*round)
+            }
+            Body::Heartbeat { commit, round } => *commit.max(round),
+            Body::HeartbeatResponse { round } | Body::TimeoutNow { round } => *round,
+            Body::ReadIndexResponse { index, .. } => *index,
+            Body::Snapshot { snapshot, round } => snapshot.pos.largest().max(*round),
+            Body::SnapshotRequest { at_least } => *at_least,
+            Body::Quiesce { commit } => *commit,
+            _ => 0,
+        };
+        let sound = largest.max(self.term) < NUMBER_MAX;
+        (!sound).then_some("a message with an index, a term or a round that cannot be")
+    }
+}
+
 /// The kinds of message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -64,6 +110,8 @@ pub enum Body {
     PreVote {
         /// The end of the sender's log.
         last: LogPos,
+        /// The sender's [`priority`](crate::Config::priority).
+        priority: i64,
     },
     /// The answer to a `PreVote`. A refusal carries the refuser's own term.
     PreVoteResponse {
@@ -74,6 +122,8 @@ pub enum Body {
     Vote {
         /// The end of the sender's log.
         last: LogPos,
+        /// The sender's [`priority`](crate::Config::priority).
+        priority: i64,
         /// The leader of the term before asked for this election, and with it gave up every lease
         /// that rests on rounds up to this one. Whoever follows it and has seen no later round may
         /// vote in spite of the lease.
@@ -140,9 +190,45 @@ pub enum Body {
         /// changed its mind.
         round: u64,
     },
+    /// What the receiver lacks is no longer in the leader's log. Whoever carries this message
+    /// carries the state machine too, see [`Snapshot::data`].
+    Snapshot {
+        /// The state to take over.
+        snapshot: Box<Snapshot>,
+        /// The leader's latest round, to be echoed.
+        round: u64,
+    },
+    /// A follower whose state machine is damaged asks its leader for a snapshot.
+    SnapshotRequest {
+        /// The end of the follower's log, which the snapshot must cover.
+        at_least: Index,
+    },
+    /// A member passes a proposal on to the leader.
+    Propose {
+        /// The command.
+        data: Bytes,
+    },
+    /// The whole group has nothing to do: stop ticking until something happens.
+    Quiesce {
+        /// The last entry of the leader's log. It is committed, and everybody has it.
+        commit: Index,
+    },
     /// The receiver spoke as leader, or asked for a pre-vote, in a term that is over: the sender's
     /// is later.
     TermOver,
+}
+
+impl Body {
+    /// Whether only the leader of the message's term says this.
+    pub(crate) fn is_from_leader(&self) -> bool {
+        matches!(
+            self,
+            Self::Append { .. }
+                | Self::Heartbeat { .. }
+                | Self::Snapshot { .. }
+                | Self::Quiesce { .. }
+        )
+    }
 }
 
 /// What became of an `Append`.

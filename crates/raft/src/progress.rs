@@ -3,11 +3,15 @@
 //! ```text
 //!              matched                  refused, or lost on the way
 //!      Probe ───────────> Replicate ──────────────────────────────> Probe
+//!        └── next entry compacted ──┴──> Snapshot ── sent, failed ──> Probe
+//!                                           └────────── matched ────> Replicate
 //! ```
 //!
 //! In `Probe` the leader does not know where the logs part: one `Append` at a time, until an answer
 //! or a heartbeat's answer comes. In `Replicate` it does: `next` runs ahead of the answers, bounded
-//! by the window of [`Inflights`].
+//! by the window of [`Inflights`]. In `Snapshot` the member needs what the log no longer has:
+//! nothing but heartbeats flows until the driver tells how that went, or an answer shows that the
+//! log meets the member's after all.
 //!
 //! Invariant: matched < next <= last + 1.
 
@@ -39,6 +43,11 @@ pub(crate) enum Flow {
     },
     /// Ahead of the answers.
     Replicate(Inflights),
+    /// Nothing, until it has a snapshot.
+    Snapshot {
+        /// The last entry that the one on the way covers; `None` while it is being made.
+        index: Option<Index>,
+    },
 }
 
 impl Progress {
@@ -55,11 +64,23 @@ impl Progress {
         }
     }
 
+    /// A member that is known to have the whole log, which ends at `last`, and was just heard.
+    pub(crate) fn level(id: PeerId, last: Index) -> Self {
+        Self {
+            matched: last,
+            flow: Flow::Replicate(Inflights::default()),
+            commit_sent: last,
+            heard: true,
+            ..Self::new(id, last + 1)
+        }
+    }
+
     /// Whether an `Append` with entries may be sent now.
     pub(crate) fn may_send(&self, count_max: usize, bytes_max: usize) -> bool {
         match &self.flow {
             Flow::Probe { waiting } => !waiting,
             Flow::Replicate(inflights) => !inflights.is_full(count_max, bytes_max),
+            Flow::Snapshot { .. } => false,
         }
     }
 
@@ -76,12 +97,13 @@ impl Progress {
                     self.next = last + 1;
                 }
             }
+            Flow::Snapshot { .. } => panic!("{}: an append beside a snapshot", self.id),
         }
     }
 
-    /// The member's log equals the leader's up to `index`. Returns whether that is news about its
-    /// log.
-    pub(crate) fn matches(&mut self, index: Index) -> bool {
+    /// The member's log equals the leader's up to `index`, which has entries from `first` on.
+    /// Returns whether that is news about its log.
+    pub(crate) fn matches(&mut self, index: Index, first: Index) -> bool {
         let news = index > self.matched;
         self.matched = self.matched.max(index);
         self.next = self.next.max(index + 1);
@@ -93,6 +115,13 @@ impl Progress {
                 self.flow = Flow::Replicate(Inflights::default());
             }
             Flow::Replicate(inflights) => inflights.free_to(index),
+            // Without news it is a late answer, which does not show that the snapshot arrived: a
+            // member may have asked for one although the log could serve it.
+            Flow::Snapshot { .. } if news && self.matched + 1 >= first => {
+                self.next = self.matched + 1;
+                self.flow = Flow::Replicate(Inflights::default());
+            }
+            Flow::Snapshot { .. } => {}
         }
         assert!(self.matched < self.next, "{}: {} >= {}", self.id, self.matched, self.next);
         news
@@ -104,6 +133,7 @@ impl Progress {
         let late = match &self.flow {
             Flow::Probe { .. } => prev + 1 != self.next,
             Flow::Replicate(_) => prev <= self.matched,
+            Flow::Snapshot { .. } => true,
         };
         if late {
             return false;
@@ -119,5 +149,32 @@ impl Progress {
         self.next = self.matched + 1;
         self.flow = Flow::Probe { waiting: false };
         self.commit_sent = 0;
+    }
+
+    /// Gives memory back that an idle flow does not need.
+    pub(crate) fn rest(&mut self) {
+        if let Flow::Replicate(inflights) = &mut self.flow {
+            inflights.rest();
+        }
+    }
+
+    /// The member needs a snapshot, which is to be made.
+    pub(crate) fn await_snapshot(&mut self) {
+        self.flow = Flow::Snapshot { index: None };
+        self.commit_sent = 0;
+    }
+
+    /// Whether a snapshot for the member is being made.
+    pub(crate) fn awaits_snapshot(&self) -> bool {
+        matches!(self.flow, Flow::Snapshot { index: None })
+    }
+
+    /// The snapshot arrived, if `arrived`, or will not. What follows is tried with the next answer
+    /// to a heartbeat, so that failures do not follow each other at once.
+    pub(crate) fn snapshot_over(&mut self, arrived: bool) {
+        let Flow::Snapshot { index } = self.flow else { return };
+        let reached = index.filter(|_| arrived).unwrap_or(0);
+        self.next = self.matched.max(reached) + 1;
+        self.flow = Flow::Probe { waiting: true };
     }
 }

@@ -5,6 +5,8 @@
 
 use base::{Index, PeerId};
 
+use crate::conf_change::Leave;
+
 /// The members of a group. The lists are sorted and without duplicates once a node has taken them
 /// over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +15,19 @@ pub struct ConfState {
     pub voters: Vec<PeerId>,
     /// Get the log, never vote.
     pub learners: Vec<PeerId>,
-    /// During a joint change the voters of the configuration that is being left; else empty.
+    /// The joint change that is in progress, if one is.
+    pub joint: Option<Box<Joint>>,
+}
+
+/// What a joint configuration has beside the one that is being entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joint {
+    /// The voters of the configuration that is being left. Never empty.
     pub voters_outgoing: Vec<PeerId>,
+    /// Those who will be learners when it is left: until then they vote in it.
+    pub learners_next: Vec<PeerId>,
+    /// Who ends it.
+    pub leave: Leave,
 }
 
 /// How an election stands.
@@ -35,15 +48,33 @@ impl ConfState {
 
     /// Sorts the lists and drops duplicates.
     pub(crate) fn normalise(&mut self) {
-        for list in [&mut self.voters, &mut self.learners, &mut self.voters_outgoing] {
-            list.sort_unstable();
-            list.dedup();
+        normalise(&mut self.voters);
+        normalise(&mut self.learners);
+        if let Some(joint) = &mut self.joint {
+            normalise(&mut joint.voters_outgoing);
+            normalise(&mut joint.learners_next);
         }
+    }
+
+    /// Whether there is somebody to decide.
+    pub(crate) fn is_sound(&self) -> bool {
+        let outgoing = self.joint.as_ref().is_none_or(|joint| !joint.voters_outgoing.is_empty());
+        outgoing && !self.voters.is_empty()
+    }
+
+    /// Whether a joint change is in progress.
+    pub fn is_joint(&self) -> bool {
+        self.joint.is_some()
+    }
+
+    /// The voters of the configuration that is being left; none without a joint change.
+    pub fn voters_outgoing(&self) -> &[PeerId] {
+        self.joint.as_ref().map_or(&[], |joint| &joint.voters_outgoing)
     }
 
     /// Whether `id` votes, in either configuration.
     pub fn is_voter(&self, id: PeerId) -> bool {
-        self.voters.contains(&id) || self.voters_outgoing.contains(&id)
+        self.voters.contains(&id) || self.voters_outgoing().contains(&id)
     }
 
     /// Whether `id` is a member of any kind.
@@ -53,12 +84,12 @@ impl ConfState {
 
     /// Whether `id` decides alone.
     pub fn is_sole_voter(&self, id: PeerId) -> bool {
-        self.voters == [id] && (self.voters_outgoing.is_empty() || self.voters_outgoing == [id])
+        self.voters == [id] && (!self.is_joint() || self.voters_outgoing() == [id])
     }
 
     /// Every member once, in order of ids.
     pub fn members(&self) -> Vec<PeerId> {
-        let mut all = [&self.voters[..], &self.learners[..], &self.voters_outgoing[..]].concat();
+        let mut all = [&self.voters[..], &self.learners[..], self.voters_outgoing()].concat();
         all.sort_unstable();
         all.dedup();
         all
@@ -68,9 +99,9 @@ impl ConfState {
     /// acknowledged indexes the index that may be committed. Without voters nothing is reached.
     pub(crate) fn quorum_value(&self, reached: impl Fn(PeerId) -> Index) -> Index {
         let incoming = majority_value(&self.voters, &reached);
-        match self.voters_outgoing.is_empty() {
-            true => incoming,
-            false => incoming.min(majority_value(&self.voters_outgoing, &reached)),
+        match &self.joint {
+            None => incoming,
+            Some(joint) => incoming.min(majority_value(&joint.voters_outgoing, &reached)),
         }
     }
 
@@ -91,8 +122,15 @@ impl ConfState {
     }
 }
 
+/// Sorted, each once, without spare memory.
+fn normalise(members: &mut Vec<PeerId>) {
+    members.sort_unstable();
+    members.dedup();
+    members.shrink_to_fit();
+}
+
 /// The highest value that more than half of `voters` have reached.
-fn majority_value(voters: &[PeerId], reached: impl Fn(PeerId) -> Index) -> Index {
+pub(crate) fn majority_value(voters: &[PeerId], reached: impl Fn(PeerId) -> Index) -> Index {
     match voters {
         [] => 0,
         [only] => reached(*only),
@@ -113,8 +151,13 @@ mod tests {
     use super::*;
 
     fn conf(voters: &[u64], outgoing: &[u64]) -> ConfState {
-        ConfState {
+        let joint = Joint {
             voters_outgoing: outgoing.iter().map(|&id| PeerId(id)).collect(),
+            learners_next: Vec::new(),
+            leave: Leave::OnRequest,
+        };
+        ConfState {
+            joint: (!outgoing.is_empty()).then(|| Box::new(joint)),
             ..ConfState::of_voters(voters.iter().map(|&id| PeerId(id)))
         }
     }

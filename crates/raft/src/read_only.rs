@@ -42,6 +42,11 @@ impl Reads {
         self.queue.len()
     }
 
+    /// The index of the latest request, if it has one.
+    pub(crate) fn last_index(&self) -> Option<Index> {
+        self.queue.back().and_then(|read| read.index)
+    }
+
     /// A request comes, and `round` is the next one to begin.
     pub(crate) fn ask(&mut self, from: PeerId, context: u64, round: u64, index: Option<Index>) {
         assert!(self.queue.back().is_none_or(|last| last.round <= round), "rounds only grow");

@@ -1,8 +1,11 @@
 //! What a node wants done: the one way out of the core.
 
+use std::num::NonZeroU64;
+
 use base::{Entry, Index, PeerId, Term};
 
 use crate::message::Message;
+use crate::snapshot::{Snapshot, SnapshotWanted};
 use crate::storage::Failure;
 
 /// The work that piled up since the last `Ready`. Each piece is handed out once. See the crate's
@@ -20,11 +23,39 @@ pub struct Ready {
     pub committed: Vec<Entry>,
     /// Answers to `read_index`.
     pub read_states: Vec<ReadState>,
+    /// Members that need a snapshot.
+    pub snapshots_wanted: Vec<SnapshotWanted>,
     /// [`RawNode::confirmed_round`](crate::RawNode::confirmed_round) at this moment. Where it is
     /// zero there is no lease; withdraw one that was given before the messages leave.
     pub confirmed_round: u64,
     /// Storage broke a promise. The node does nothing any more; stop it and say why.
     pub failure: Option<Failure>,
+    /// The vectors of the last `persist`, for the next.
+    pub(crate) spare: Spare,
+}
+
+/// Vectors that were emptied, to be filled again.
+#[derive(Debug, Default)]
+pub(crate) struct Spare {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) then: Vec<Message>,
+}
+
+impl Ready {
+    /// Forgets the work that was done, and keeps the memory.
+    pub(crate) fn empty(&mut self) {
+        if let Some(Persist { mut entries, mut then, .. }) = self.persist.take() {
+            entries.clear();
+            then.clear();
+            self.spare = Spare { entries, then };
+        }
+        self.messages.clear();
+        self.committed.clear();
+        self.read_states.clear();
+        self.snapshots_wanted.clear();
+        self.confirmed_round = 0;
+        self.failure = None;
+    }
 }
 
 /// One write to the log, and what may be said once it is durable.
@@ -33,6 +64,10 @@ pub struct Persist {
     /// Report it with [`RawNode::persisted`](crate::RawNode::persisted) once all of this is
     /// durable.
     pub ticket: Ticket,
+    /// Install it before the rest: the state machine becomes what it holds, the log becomes empty
+    /// and begins after it, the members become its members; all of that at once. Pages of entries
+    /// that were handed out earlier and are not applied yet are covered by it.
+    pub snapshot: Option<Box<Snapshot>>,
     /// The new hard state, if term or vote changed, or if the commit index did and there are
     /// entries to write anyway.
     pub hard_state: Option<HardState>,
@@ -46,7 +81,17 @@ pub struct Persist {
 
 /// Names a [`Persist`]. Tickets of one node grow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Ticket(pub(crate) u64);
+pub struct Ticket(pub(crate) NonZeroU64);
+
+impl Ticket {
+    /// A node's first.
+    pub(crate) const FIRST: Self = Self(NonZeroU64::MIN);
+
+    /// The one after this.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0.checked_add(1).expect("nobody writes so often"))
+    }
+}
 
 impl std::fmt::Display for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -45,6 +45,8 @@ pub struct Status {
     pub tail_capacity: usize,
     /// The members.
     pub conf: ConfState,
+    /// Whether it sleeps: ticks do nothing until something happens.
+    pub quiet: bool,
     /// To whom a leader is handing over.
     pub transferring_to: Option<PeerId>,
     /// A leader's knowledge of the other members, by id; empty otherwise.
@@ -73,6 +75,8 @@ pub enum FlowStatus {
     Probe,
     /// Ahead of the answers; so many messages are on the way.
     Replicate(usize),
+    /// It needs a snapshot: which is being made, or is on the way and covers the log up to here.
+    Snapshot(Option<Index>),
 }
 
 impl MemberStatus {
@@ -84,6 +88,7 @@ impl MemberStatus {
             flow: match &progress.flow {
                 Flow::Probe { .. } => FlowStatus::Probe,
                 Flow::Replicate(inflights) => FlowStatus::Replicate(inflights.count()),
+                Flow::Snapshot { index } => FlowStatus::Snapshot(*index),
             },
             heard: progress.heard,
         }

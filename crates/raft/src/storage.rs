@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use base::{Entry, Index, Term};
 
+use crate::message::LogPos;
 use crate::quorum::ConfState;
 use crate::ready::HardState;
 
@@ -13,7 +14,8 @@ use crate::ready::HardState;
 /// Promises that the node relies on:
 /// 1. What was reported by `persisted` can be read, until it is replaced by a later write or
 ///    compacted.
-/// 2. Only entries that were reported as applied are compacted. `first_index` never goes back.
+/// 2. Only entries that were reported as applied are compacted, or that a snapshot covers which was
+///    installed. `first_index` never goes back.
 /// 3. `term` answers exactly: below `first_index - 1` [`StorageError::Compacted`], at `first_index
 ///    - 1` the term of the last compacted entry, above `last_index` [`StorageError::Unavailable`].
 ///
@@ -61,6 +63,9 @@ pub enum StorageError {
     /// It lies behind the log's last entry.
     #[error("not there yet")]
     Unavailable,
+    /// It is another than what was written there.
+    #[error("it answered with entry {0}")]
+    Wrong(LogPos),
     /// It could not be read.
     #[error("read failed: {0}")]
     Io(Arc<dyn std::error::Error + Send + Sync>),
@@ -68,12 +73,16 @@ pub enum StorageError {
 
 /// Storage did not keep a promise; the group cannot go on. Who operates the node must act.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("storage broke its promise that {promise} (index {index}): {cause}")]
+#[error(
+    "storage broke its promise that {promise} (index {index}, log ends in term {term}): {cause}"
+)]
 pub struct Failure {
     /// What was relied on.
     pub promise: &'static str,
     /// The index that was asked for.
     pub index: Index,
+    /// The term of the log's last entry, as far as it is known; else zero.
+    pub term: Term,
     /// What storage answered.
     pub cause: StorageError,
 }

@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{PeerId, Region, RegionId, codec};
+use base::{Cut, PeerId, Region, RegionId, codec};
 use bytes::Bytes;
 use proto::pdpb;
-use store::{Cuts, RegionError, RegionView, RequestHeader, ShardInput, SplitRequest};
+use store::{RegionError, RegionView, RequestHeader, ShardInput, SplitRequest};
 use tokio::sync::oneshot;
 
 use crate::placement_host::{HostError, PlacementHost};
@@ -60,7 +60,7 @@ async fn split(
     keys: Vec<Bytes>,
 ) -> Result<Vec<RegionId>, HostError> {
     let cuts = ids(host, &view.region, keys).await?;
-    let new = cuts.iter().map(|(_, id, _)| *id).collect();
+    let new = cuts.iter().map(|cut| cut.region_id).collect();
     let header = RequestHeader {
         region_id: view.region.id,
         peer: view.peer,
@@ -75,7 +75,11 @@ async fn split(
 }
 
 /// Asks placement for the ids of the new regions and their peers.
-async fn ids(host: &PlacementHost, region: &Region, keys: Vec<Bytes>) -> Result<Cuts, HostError> {
+async fn ids(
+    host: &PlacementHost,
+    region: &Region,
+    keys: Vec<Bytes>,
+) -> Result<Vec<Cut>, HostError> {
     let cluster_id = host.cluster_id().0;
     let request = pdpb::AskBatchSplitRequest {
         header: Some(pdpb::RequestHeader { cluster_id, ..Default::default() }),
@@ -86,8 +90,8 @@ async fn ids(host: &PlacementHost, region: &Region, keys: Vec<Bytes>) -> Result<
     let ids = host.write(|placement| placement.ask_batch_split(&request)).await?.ids;
     assert_eq!(ids.len(), keys.len(), "placement gives one id for each new region");
     let cut = |(key, id): (Bytes, pdpb::SplitId)| {
-        let peers = id.new_peer_ids.into_iter().map(PeerId).collect();
-        (key, RegionId(id.new_region_id), peers)
+        let peer_ids = id.new_peer_ids.into_iter().map(PeerId).collect();
+        Cut { key, region_id: RegionId(id.new_region_id), peer_ids }
     };
     Ok(keys.into_iter().zip(ids).map(cut).collect())
 }

@@ -37,7 +37,7 @@ use crate::listener::{self, Services};
 use crate::metrics::Metrics;
 use crate::placement_host::{HostError, PlacementHost};
 use crate::reporter::Reporter;
-use crate::runtime::{Parts, Threads};
+use crate::runtime::{OnFatal, Parts, Threads};
 use crate::store_handle::StoreHandle;
 
 /// The line of TiKV that this node is compatible with: what clients that look at a store's version
@@ -127,6 +127,7 @@ impl Node {
         let metrics = Arc::new(Metrics::default());
         let views = Arc::new(RegionViews::new(ident.store_id));
         let (fatal_sender, fatal) = watch::channel(None);
+        let on_fatal: OnFatal = Arc::new(move |text| stop_on(&fatal_sender, text));
         let (report_sender, reports) = mpsc::unbounded_channel();
         let shard = Shard::new(shard_config(&config, &clock), log.reader(), views.clone());
         let threads = Threads::start(Parts {
@@ -136,7 +137,7 @@ impl Node {
             clock,
             metrics: metrics.clone(),
             on_report: Box::new(move |report: Report| drop(report_sender.send(report))),
-            on_fatal: Arc::new(move |text| stop_on(&fatal_sender, text)),
+            on_fatal: on_fatal.clone(),
         })
         .map_err(StartError::Threads)?;
 
@@ -160,11 +161,13 @@ impl Node {
         let (closing, closed) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let reporter = Reporter::new(host.clone(), record.clone(), disk_watch.clone());
-        let report_fatal = |text: String| tracing::error!("{text}");
-        tasks.spawn(reporter.run(reports, report_fatal));
+        tasks.spawn(reporter.run(reports, move |text| on_fatal(text)));
         tasks.spawn(disk_watch.run(mailbox.clone()));
         let mut node = Self { address, store, threads, tasks, closing, fatal, _folder: folder };
-        node.begin(&host, &mailbox, record, &recovered).await?;
+        if let Err(error) = node.begin(&host, &mailbox, record, &recovered).await {
+            node.stop().await;
+            return Err(error);
+        }
         let services = Services::new(node.store.clone(), host, advertise, &config, closed);
         node.tasks.spawn(listener::serve(listener, services));
         Ok(node)

@@ -15,12 +15,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Entry, EntryKind, Epoch, Index, Region, RegionId, Term};
+use base::{Cut, Entry, EntryKind, Epoch, Index, Region, RegionId, Term};
 use storage::engine::{Cf, Engine, WriteBatch};
 use storage::keys;
 
 use crate::bootstrap;
-use crate::command::{self, Command, CommandError, Cuts, Write, WriteIter};
+use crate::command::{self, Command, CommandError, Write, WriteIter};
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
 use crate::{Fatal, RegionError};
@@ -292,7 +292,7 @@ impl ApplyRegion {
     fn split(
         &mut self,
         epoch: Epoch,
-        cuts: &Cuts,
+        cuts: &[Cut],
         batch: &mut WriteBatch,
     ) -> Result<(), RegionError> {
         let current = || vec![self.region.clone()];

@@ -11,7 +11,7 @@
 //! are plain protobuf (a test decodes them with the generated type), written and read by hand
 //! because this is the hottest path of all.
 
-use base::{Epoch, Index, PeerId, RegionId, Term};
+use base::{Cut, Epoch, Index, PeerId, RegionId, Term};
 use bytes::Bytes;
 use prost::Message;
 use proto::{metapb, raft_cmdpb};
@@ -183,16 +183,12 @@ pub(crate) fn encode_compact_log(epoch: Epoch, index: Index, term: Term) -> Byte
     encode_admin(epoch, admin)
 }
 
-/// Where to cut a region, and what the new regions are called: for each key, in ascending order,
-/// the id of the region to its left, and of its peers in the order of the region's own.
-pub type Cuts = Vec<(Bytes, RegionId, Vec<PeerId>)>;
-
 /// The entry that cuts the region. The region itself keeps the right-most part.
-pub(crate) fn encode_split(epoch: Epoch, cuts: &Cuts) -> Bytes {
-    let requests = cuts.iter().map(|(key, id, peers)| raft_cmdpb::SplitRequest {
-        split_key: key.clone(),
-        new_region_id: id.0,
-        new_peer_ids: peers.iter().map(|peer| peer.0).collect(),
+pub(crate) fn encode_split(epoch: Epoch, cuts: &[Cut]) -> Bytes {
+    let requests = cuts.iter().map(|cut| raft_cmdpb::SplitRequest {
+        split_key: cut.key.clone(),
+        new_region_id: cut.region_id.0,
+        new_peer_ids: cut.peer_ids.iter().map(|peer| peer.0).collect(),
         ..Default::default()
     });
     let splits = raft_cmdpb::BatchSplitRequest {
@@ -239,7 +235,7 @@ pub(crate) enum Command<'a> {
         /// The epoch under which it was proposed.
         epoch: Epoch,
         /// Where, and what the parts are called.
-        cuts: Cuts,
+        cuts: Vec<Cut>,
     },
 }
 
@@ -280,9 +276,9 @@ pub(crate) fn decode(data: &[u8]) -> Result<Command<'_>, CommandError> {
     }
 }
 
-fn cut(request: raft_cmdpb::SplitRequest) -> (Bytes, RegionId, Vec<PeerId>) {
-    let peers = request.new_peer_ids.into_iter().map(PeerId).collect();
-    (request.split_key, RegionId(request.new_region_id), peers)
+fn cut(request: raft_cmdpb::SplitRequest) -> Cut {
+    let peer_ids = request.new_peer_ids.into_iter().map(PeerId).collect();
+    Cut { key: request.split_key, region_id: RegionId(request.new_region_id), peer_ids }
 }
 
 /// Walks the writes of an entry.
@@ -438,10 +434,12 @@ mod tests {
 
     #[test]
     fn a_split_comes_back() {
-        let cuts = vec![
-            (Bytes::from("f"), RegionId(7), vec![PeerId(8), PeerId(9)]),
-            (Bytes::from("m"), RegionId(10), vec![PeerId(11), PeerId(12)]),
-        ];
+        let cut = |key: &'static str, id: u64| Cut {
+            key: Bytes::from(key),
+            region_id: RegionId(id),
+            peer_ids: vec![PeerId(id + 1), PeerId(id + 2)],
+        };
+        let cuts = vec![cut("f", 7), cut("m", 10)];
         let data = encode_split(EPOCH, &cuts);
         assert_eq!(decode(&data), Ok(Command::Split { epoch: EPOCH, cuts }));
     }

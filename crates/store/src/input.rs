@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
-use base::{Epoch, Index, Peer, Region, RegionId, StoreId, Term};
+use base::{Cut, Epoch, Index, Peer, Region, RegionId, StoreId, Term};
 use raft::{HardState, Ticket};
 use storage::log::LogBatch;
 
 use crate::Fatal;
 use crate::apply::{Applied, ApplyInput};
 use crate::bootstrap;
-use crate::command::{Cuts, Writes};
+use crate::command::Writes;
 use crate::log_writer::{Done, LogWrite};
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
@@ -61,7 +61,7 @@ pub struct SplitRequest {
     /// The region, and what the caller believes of it.
     pub header: RequestHeader,
     /// Where; the ids are placement's.
-    pub cuts: Cuts,
+    pub cuts: Vec<Cut>,
     /// Answered once the split is applied or refused.
     pub reply: ReplyTo,
 }

@@ -43,7 +43,7 @@ mod states;
 mod view;
 
 pub use apply::{Applied, Applier, ApplyInput, ApplyOutbox, ApplyTask, Waiting};
-pub use command::{CommandError, Cuts, Write, Writes};
+pub use command::{CommandError, Write, Writes};
 pub use error::RegionError;
 pub use fatal::Fatal;
 pub use input::{

@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::limits::RAFT_ENTRY_SIZE_MAX;
-use base::{Index, Instant, Peer, PeerId, PeerRole, Prng, Region, StoreId, Term};
-use raft::{ConfState, ProposeError, RawNode, Ready};
+use base::{Entry, Index, Instant, Peer, PeerId, PeerRole, Prng, Region, StoreId, Term};
+use raft::{ConfState, Persist, ProposeError, RawNode, Ready};
 use storage::log::LogReader;
 
 use crate::apply::{Applied, ApplyInput, ApplyTask, Waiting};
@@ -222,11 +222,12 @@ impl Replica {
     }
 
     /// Turns what piled up in this turn into raft's work and hands out what raft wants done.
-    pub(crate) fn ready(&mut self, now: Instant, out: &mut Outbox) {
+    /// `ready` is anybody's, to be filled anew.
+    pub(crate) fn ready(&mut self, now: Instant, ready: &mut Ready, out: &mut Outbox) {
         self.flush_proposals(out);
         self.flush_reads(out);
         while self.node.has_ready() {
-            let ready = self.node.ready();
+            self.node.ready_into(ready);
             self.hand_out(ready, now, out);
         }
         self.report_leadership(now, out);
@@ -291,42 +292,57 @@ impl Replica {
         }
     }
 
-    fn hand_out(&mut self, ready: Ready, now: Instant, out: &mut Outbox) {
+    fn hand_out(&mut self, ready: &mut Ready, now: Instant, out: &mut Outbox) {
         let id = self.region.id;
-        if let Some(failure) = ready.failure {
-            out.fatal = Some(Fatal::raft(id, &failure));
+        if let Some(failure) = &ready.failure {
+            out.fatal = Some(Fatal::raft(id, failure));
             return;
         }
         self.renew_lease(ready.confirmed_round, now);
-        out.send.extend(ready.messages.into_iter().map(|message| self.envelope(message)));
-        if let Some(persist) = ready.persist {
-            self.log_bytes += persist.entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
-            out.log.batch.append(id, &persist.entries);
-            if let Some(hard_state) = persist.hard_state {
-                let last = self.node.last_index();
-                out.log.batch.put_state(id, states::encode_raft_state(&hard_state, last));
-            }
-            out.log.tickets.push((id, persist.ticket));
-            out.log.then.extend(persist.then.into_iter().map(|message| self.envelope(message)));
+        out.send.extend(ready.messages.drain(..).map(|message| self.envelope(message)));
+        for wanted in ready.snapshots_wanted.drain(..) {
+            // This store makes none: the leader asks again when the member answers a heartbeat.
+            self.node.snapshot_failed(wanted.to);
         }
-        if let Some(last) = ready.committed.last() {
-            let (index, term) = (last.index, last.term);
-            let mut waiting = Vec::new();
-            while let Some(due) = self.waiting.pop_front_if(|w| w.index <= index) {
-                waiting.push(due);
-            }
-            while let Some(stale) = self.waiting.pop_front_if(|w| w.term < term) {
-                self.answer_stale(stale, out);
-            }
-            let bytes = ready.committed.iter().map(|entry| entry.data.len()).sum();
-            self.applying.push_back((index, bytes));
-            self.applying_bytes += bytes;
-            let task = ApplyTask { region_id: id, entries: ready.committed, waiting };
-            out.apply.push(ApplyInput::Apply(task));
+        if let Some(persist) = &mut ready.persist {
+            self.hand_out_write(persist, out);
         }
-        for state in ready.read_states {
+        self.hand_out_page(std::mem::take(&mut ready.committed), out);
+        for state in ready.read_states.drain(..) {
             self.reads_found(state.context, state.index, out);
         }
+    }
+
+    fn hand_out_write(&mut self, persist: &mut Persist, out: &mut Outbox) {
+        let id = self.region.id;
+        assert!(persist.snapshot.is_none(), "region {id}: a snapshot that no store makes");
+        self.log_bytes += persist.entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
+        out.log.batch.append(id, &persist.entries);
+        if let Some(hard_state) = persist.hard_state {
+            let last = self.node.last_index();
+            out.log.batch.put_state(id, states::encode_raft_state(&hard_state, last));
+        }
+        out.log.tickets.push((id, persist.ticket));
+        out.log.then.extend(persist.then.drain(..).map(|message| self.envelope(message)));
+    }
+
+    /// Committed entries leave for the applier, with those who wait for them.
+    fn hand_out_page(&mut self, entries: Vec<Entry>, out: &mut Outbox) {
+        let Some((index, term)) = entries.last().map(|last| (last.index, last.term)) else {
+            return;
+        };
+        let mut waiting = Vec::new();
+        while let Some(due) = self.waiting.pop_front_if(|w| w.index <= index) {
+            waiting.push(due);
+        }
+        while let Some(stale) = self.waiting.pop_front_if(|w| w.term < term) {
+            self.answer_stale(stale, out);
+        }
+        let bytes = entries.iter().map(|entry| entry.data.len()).sum();
+        self.applying.push_back((index, bytes));
+        self.applying_bytes += bytes;
+        let task = ApplyTask { region_id: self.region.id, entries, waiting };
+        out.apply.push(ApplyInput::Apply(task));
     }
 
     fn renew_lease(&mut self, confirmed: u64, now: Instant) {

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{Index, Instant, Prng, Region, RegionId, StoreId, Term};
+use raft::Ready;
 use storage::log::LogReader;
 
 use crate::apply::{Applied, ApplyInput};
@@ -79,6 +80,8 @@ pub struct Shard {
     touched: BTreeSet<RegionId>,
     log: LogReader,
     views: Arc<RegionViews>,
+    /// What a replica's raft wants done, filled anew for each.
+    ready: Ready,
     prng: Prng,
     next_tick: Instant,
     disk_full: bool,
@@ -100,6 +103,7 @@ impl Shard {
             touched: BTreeSet::new(),
             log,
             views,
+            ready: Ready::default(),
             prng,
             next_tick: Instant::ZERO,
             disk_full: false,
@@ -121,7 +125,7 @@ impl Shard {
         }
         for id in std::mem::take(&mut self.touched) {
             let replica = self.replicas.get_mut(&id).expect("only replicas of ours are touched");
-            replica.ready(now, out);
+            replica.ready(now, &mut self.ready, out);
             self.views.publish(replica.view());
         }
         self.sync_engine(now, out);

@@ -4,10 +4,10 @@ mod common;
 
 use pontoon_store as store;
 
-use base::{Instant, Peer, PeerId, Prng, RegionId, StoreId};
+use base::{Cut, Instant, Peer, PeerId, Prng, RegionId, StoreId};
 use common::{Machine, Node, OTHER_EPOCH, REGION, Slot, TICK, region_on};
 use storage::engine::{Cf, Engine};
-use store::{Cuts, RegionError, RequestHeader, ShardConfig, ShardInput, SplitRequest, Writes};
+use store::{RegionError, RequestHeader, ShardConfig, ShardInput, SplitRequest, Writes};
 
 fn founded() -> Machine {
     let machine = Machine::new(1);
@@ -306,11 +306,13 @@ fn a_lost_entry_is_named_and_the_store_refuses_to_start() {
     assert!(error.expect_err("another store").to_string().contains("no peer on store 3"));
 }
 
-fn cuts() -> Cuts {
-    let cut = |key: &'static [u8], id: u64| {
-        (bytes::Bytes::from_static(key), RegionId(id), vec![PeerId(id + 1)])
+fn cuts() -> Vec<Cut> {
+    let cut = |key: &'static str, id: u64| Cut {
+        key: key.into(),
+        region_id: RegionId(id),
+        peer_ids: vec![PeerId(id + 1)],
     };
-    vec![cut(b"g", 10), cut(b"p", 20)]
+    vec![cut("g", 10), cut("p", 20)]
 }
 
 fn split(node: &mut Node) -> Slot {

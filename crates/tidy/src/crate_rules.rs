@@ -8,12 +8,13 @@ use crate::manifest::{self, Dependency};
 use crate::tree::File;
 
 /// Which of our crates each one may use. Down only: see docs/ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 10] = [
+const MAY_USE: [(&str, &[&str]); 11] = [
     ("base", &[]),
     ("proto", &[]),
     ("tidy", &[]),
     ("raft", &["base"]),
     ("storage", &["base"]),
+    ("sim", &["base", "raft"]),
     ("txn", &["base", "proto", "storage"]),
     ("placement", &["base", "proto"]),
     ("store", &["base", "proto", "raft", "storage"]),

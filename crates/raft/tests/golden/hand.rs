@@ -1,20 +1,21 @@
-//! Messages by hand, and how messages are written.
+//! Messages by hand.
 //!
 //! ```text
 //! step 1 from=2 term=3 vote last=5@2            step 1 from=2 term=3 pre-vote last=5@2
 //! step 1 from=2 term=3 append prev=4@2 entries=5@3/6@3 [conf=7@3/v4] commit=4
 //! step 1 from=2 term=3 timeout-now round=7       step 1 from=2 term=3 vote last=5@2 released=7
 //! step 1 from=2 term=3 heartbeat commit=4       step 1 from=2 term=3 vote-response granted=true
+//! step 1 from=2 term=3 snapshot pos=5@2 voters=1/2/3 learners=4 data=a/b
+//! step 1 from=2 term=3 snapshot-request index=5  step 1 from=2 term=3 propose a
+//! step 1 from=2 term=3 quiesce commit=5          step 1 from=2 term=3 pre-vote last=5@2 priority=7
 //! step 1 from=2 term=3 matched index=5          step 1 from=2 term=3 conflict prev=5 hint=3@1
 //! ```
 
-use std::error::Error;
-
 use base::{Entry, EntryKind, PeerId};
 use goldenscript::ArgumentConsumer;
-use pontoon_raft::{AppendOutcome, Body, LogPos, Message};
+use pontoon_raft::{AppendOutcome, Body, ConfState, LogPos, Message, Snapshot};
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+use crate::cluster::Result;
 
 /// The message of a `step` command, for node `to`.
 pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Message> {
@@ -24,13 +25,14 @@ pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Messa
     };
     let (from, term, round) = (PeerId(number("from")?), number("term")?, number("round")?);
     let (commit, index) = (number("commit")?, number("index")?);
+    let priority = args.take_key("priority").map(str::parse).transpose()?.unwrap_or(0);
     let body = match kind.as_str() {
         "vote" => {
             let released = args.take_key("released").map(str::parse).transpose()?;
-            Body::Vote { last: position(args.take_key("last"))?, released }
+            Body::Vote { last: position(args.take_key("last"))?, priority, released }
         }
         "timeout-now" => Body::TimeoutNow { round },
-        "pre-vote" => Body::PreVote { last: position(args.take_key("last"))? },
+        "pre-vote" => Body::PreVote { last: position(args.take_key("last"))?, priority },
         "vote-response" => Body::VoteResponse { granted: args.take_key("granted") == Some("true") },
         "append" => {
             let prev = position(args.take_key("prev"))?;
@@ -42,6 +44,9 @@ pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Messa
             }
             Body::Append { prev, entries, commit, round }
         }
+        "pre-vote-response" => {
+            Body::PreVoteResponse { granted: args.take_key("granted") == Some("true") }
+        }
         "heartbeat" => Body::Heartbeat { commit, round },
         "heartbeat-response" => Body::HeartbeatResponse { round },
         "matched" => Body::AppendResponse { outcome: AppendOutcome::Matched(index), round },
@@ -50,13 +55,32 @@ pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Messa
             let hint = position(args.take_key("hint"))?;
             Body::AppendResponse { outcome: AppendOutcome::Conflict { prev, hint }, round }
         }
+        "snapshot" => Body::Snapshot { snapshot: Box::new(snapshot(args)?), round },
+        "snapshot-request" => Body::SnapshotRequest { at_least: index },
+        "propose" => {
+            let data = args.next_pos().ok_or("propose what?")?;
+            Body::Propose { data: data.to_owned().into() }
+        }
+        "quiesce" => Body::Quiesce { commit },
         other => return Err(format!("no message {other}").into()),
     };
     Ok(Message { from, to, term, body })
 }
 
+/// `pos=5@2 voters=1/2/3 [learners=4] [data=a/b]`.
+fn snapshot(args: &mut ArgumentConsumer<'_>) -> Result<Snapshot> {
+    let mut list = |key: &str| -> Result<Vec<PeerId>> {
+        let ids = args.take_key(key).unwrap_or("").split('/').filter(|id| !id.is_empty());
+        ids.map(|id| Ok(PeerId(id.parse()?))).collect()
+    };
+    let learners = list("learners")?;
+    let conf = ConfState { learners, ..ConfState::of_voters(list("voters")?) };
+    let data = args.take_key("data").unwrap_or("").replace('/', " ").into();
+    Ok(Snapshot { pos: position(args.take_key("pos"))?, conf, data })
+}
+
 /// `5@2`, or `5` for term zero; nothing is the beginning.
-fn position(text: Option<&str>) -> Result<LogPos> {
+pub(crate) fn position(text: Option<&str>) -> Result<LogPos> {
     let text = text.unwrap_or("0@0");
     let (index, term) = text.split_once('@').unwrap_or((text, "0"));
     Ok(LogPos { index: index.parse()?, term: term.parse()? })
@@ -70,47 +94,4 @@ fn entries(text: Option<&str>) -> Result<Vec<Entry>> {
             Ok(Entry { index, term, ..Entry::default() })
         })
         .collect()
-}
-
-/// One entry: `5@2`, with its data if it has any.
-pub(crate) fn show_entry(entry: &Entry) -> String {
-    match entry.data.is_empty() {
-        true => format!("{}@{}", entry.index, entry.term),
-        false => format!("{}@{}:{}", entry.index, entry.term, String::from_utf8_lossy(&entry.data)),
-    }
-}
-
-pub(crate) fn show_entries(entries: &[Entry]) -> String {
-    format!("[{}]", entries.iter().map(show_entry).collect::<Vec<_>>().join(" "))
-}
-
-/// One message on one line.
-pub(crate) fn show(message: &Message) -> String {
-    let Message { from, to, term, body } = message;
-    let what = match body {
-        Body::PreVote { last } => format!("PreVote last={last}"),
-        Body::PreVoteResponse { granted } => format!("PreVoteResponse granted={granted}"),
-        Body::Vote { last, released: None } => format!("Vote last={last}"),
-        Body::Vote { last, released: Some(round) } => format!("Vote last={last} released={round}"),
-        Body::TransferLeader { to } => format!("TransferLeader to={to}"),
-        Body::TimeoutNow { round } => format!("TimeoutNow round={round}"),
-        Body::VoteResponse { granted } => format!("VoteResponse granted={granted}"),
-        Body::Append { prev, entries, commit, round } => {
-            format!("Append prev={prev} {} commit={commit} round={round}", show_entries(entries))
-        }
-        Body::AppendResponse { outcome: AppendOutcome::Matched(index), round } => {
-            format!("AppendResponse matched={index} round={round}")
-        }
-        Body::AppendResponse { outcome: AppendOutcome::Conflict { prev, hint }, round } => {
-            format!("AppendResponse conflict={prev} hint={hint} round={round}")
-        }
-        Body::Heartbeat { commit, round } => format!("Heartbeat commit={commit} round={round}"),
-        Body::HeartbeatResponse { round } => format!("HeartbeatResponse round={round}"),
-        Body::ReadIndex { context } => format!("ReadIndex {context}"),
-        Body::ReadIndexResponse { context, index } => {
-            format!("ReadIndexResponse {context} index={index}")
-        }
-        Body::TermOver => "TermOver".into(),
-    };
-    format!("n{from} -> n{to} t{term} {what}")
 }
