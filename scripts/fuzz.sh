@@ -46,7 +46,7 @@ look() {
 
 # A line for each new edge is too much; what is left is one whenever the number of stories has doubled.
 without_chatter() {
-    grep --line-buffered -vE '^#[0-9]+\s+(NEW|REDUCE|RELOAD)|NEW_FUNC|Failed to find function'
+    grep --line-buffered -vE '^#[0-9]+\s+(NEW|REDUCE|RELOAD)|NEW_FUNC|Failed to find function|# Uses:|^######'
 }
 
 newest() {

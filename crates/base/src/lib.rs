@@ -29,6 +29,6 @@ pub use entry::{Entry, EntryKind};
 pub use ids::{ClusterId, Index, PeerId, RegionId, StoreId, Term};
 pub use key_range::KeyRange;
 pub use prng::Prng;
-pub use region::{Cut, Epoch, INIT_EPOCH, Peer, PeerRole, Region};
+pub use region::{Cut, Epoch, INIT_EPOCH, Peer, PeerChange, PeerRole, Region};
 pub use time::Instant;
 pub use timestamp::TimeStamp;

@@ -97,6 +97,27 @@ pub struct Cut {
     pub peer_ids: Vec<PeerId>,
 }
 
+/// What becomes of one replica of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// A new replica that votes, or a learner that is promoted.
+    AddVoter(Peer),
+    /// A new replica that does not vote, or a voter that is demoted.
+    AddLearner(Peer),
+    /// The replica goes.
+    Remove(PeerId),
+}
+
+impl PeerChange {
+    /// Whose replica it is about.
+    pub fn peer_id(&self) -> PeerId {
+        match self {
+            Self::AddVoter(peer) | Self::AddLearner(peer) => peer.id,
+            Self::Remove(id) => *id,
+        }
+    }
+}
+
 impl Region {
     /// The first region of a cluster: all keys, one voter, epoch 1/1.
     pub fn first(id: RegionId, peer: Peer) -> Self {
@@ -124,6 +145,55 @@ impl Region {
         Some((Region { range, epoch, ..self.clone() }, new_regions))
     }
 
+    /// The region after `changes`, whose number `conf_ver` grows by.
+    ///
+    /// One change takes effect at once. Several begin a joint change, in which old and new voters
+    /// decide together until [`leave_joint`](Self::leave_joint): new voters are incoming, and a
+    /// voter that is demoted *or removed* is demoting, so in the end a learner, which a later one
+    /// may remove.
+    ///
+    /// `None` if they do not fit: no change at all, two of one replica, one that changes nothing, a
+    /// second replica on a store, no voter left, a joint change in progress, or several changes of
+    /// which none concerns a voter.
+    pub fn change_peers(&self, changes: &[PeerChange]) -> Option<Region> {
+        if changes.is_empty() || self.is_joint() {
+            return None;
+        }
+        let joint = changes.len() > 1;
+        let mut peers = self.peers.clone();
+        for (at, change) in changes.iter().enumerate() {
+            if changes[..at].iter().any(|earlier| earlier.peer_id() == change.peer_id()) {
+                return None;
+            }
+            change_peer(&mut peers, change, joint)?;
+        }
+        let conf_ver = self.epoch.conf_ver + changes.len() as u64;
+        let next = Region { peers, epoch: Epoch { conf_ver, ..self.epoch }, ..self.clone() };
+        let decides = |peer: &Peer| matches!(peer.role, PeerRole::Voter | PeerRole::IncomingVoter);
+        (next.peers.iter().any(decides) && next.is_joint() == joint).then_some(next)
+    }
+
+    /// The region after the joint change; `conf_ver` grows by the number of replicas whose role
+    /// changes. `None` if there is no joint change.
+    pub fn leave_joint(&self) -> Option<Region> {
+        let mut next = self.clone();
+        for peer in &mut next.peers {
+            peer.role = match peer.role {
+                PeerRole::IncomingVoter => PeerRole::Voter,
+                PeerRole::DemotingVoter => PeerRole::Learner,
+                PeerRole::Voter | PeerRole::Learner => continue,
+            };
+            next.epoch.conf_ver += 1;
+        }
+        (next.epoch != self.epoch).then_some(next)
+    }
+
+    /// Whether a joint change of members is in progress.
+    pub fn is_joint(&self) -> bool {
+        let joint = |role| matches!(role, PeerRole::IncomingVoter | PeerRole::DemotingVoter);
+        self.peers.iter().any(|peer| joint(peer.role))
+    }
+
     /// The replica on `store`, if there is one.
     pub fn peer_on(&self, store: StoreId) -> Option<&Peer> {
         self.peers.iter().find(|peer| peer.store_id == store)
@@ -143,6 +213,36 @@ impl Region {
     pub fn end(&self) -> &Bytes {
         &self.range.end
     }
+}
+
+/// `None` if the change does not fit.
+fn change_peer(peers: &mut Vec<Peer>, change: &PeerChange, joint: bool) -> Option<()> {
+    let at = peers.iter().position(|peer| peer.id == change.peer_id());
+    let (PeerChange::AddVoter(new) | PeerChange::AddLearner(new)) = change else {
+        let at = at?;
+        match peers[at].role {
+            PeerRole::Voter if joint => peers[at].role = PeerRole::DemotingVoter,
+            _ => drop(peers.remove(at)),
+        }
+        return Some(());
+    };
+    let votes = matches!(change, PeerChange::AddVoter(_));
+    let role = match (votes, joint, at) {
+        (true, false, _) => PeerRole::Voter,
+        (true, true, _) => PeerRole::IncomingVoter,
+        (false, true, Some(_)) => PeerRole::DemotingVoter,
+        (false, _, _) => PeerRole::Learner,
+    };
+    let Some(at) = at else {
+        let free = new.id != PeerId::NONE && peers.iter().all(|old| old.store_id != new.store_id);
+        peers.push(Peer { role, ..*new });
+        return free.then_some(());
+    };
+    let before = if votes { PeerRole::Learner } else { PeerRole::Voter };
+    let old = &mut peers[at];
+    let fits = old.role == before && old.store_id == new.store_id;
+    old.role = role;
+    fits.then_some(())
 }
 
 #[cfg(test)]
@@ -181,5 +281,67 @@ mod tests {
         }
         let one_peer = Cut { peer_ids: vec![PeerId(1)], ..cut("f", 20) };
         assert_eq!(region().split(&[one_peer]), None);
+    }
+
+    fn peer(id: u64, store: u64, role: PeerRole) -> Peer {
+        Peer { id: PeerId(id), store_id: StoreId(store), role }
+    }
+
+    fn roles(region: &Region) -> Vec<(u64, PeerRole)> {
+        region.peers.iter().map(|peer| (peer.id.0, peer.role)).collect()
+    }
+
+    #[test]
+    fn one_change_takes_effect_at_once() {
+        use PeerRole::*;
+        let learner = peer(13, 3, Learner);
+        let grown = region().change_peers(&[PeerChange::AddLearner(learner)]).expect("it fits");
+        assert_eq!(roles(&grown), [(11, Voter), (12, Voter), (13, Learner)]);
+        assert_eq!(grown.epoch, Epoch { conf_ver: 4, version: 7 });
+        let promoted = grown.change_peers(&[PeerChange::AddVoter(learner)]).expect("it fits");
+        assert_eq!(roles(&promoted), [(11, Voter), (12, Voter), (13, Voter)]);
+        let smaller = promoted.change_peers(&[PeerChange::Remove(PeerId(11))]).expect("it fits");
+        assert_eq!(roles(&smaller), [(12, Voter), (13, Voter)]);
+        let demoted = smaller.change_peers(&[PeerChange::AddLearner(learner)]).expect("it fits");
+        assert_eq!(roles(&demoted), [(12, Voter), (13, Learner)]);
+        assert_eq!(demoted.epoch, Epoch { conf_ver: 7, version: 7 });
+        assert_eq!(demoted.change_peers(&[PeerChange::Remove(PeerId(12))]), None, "the last voter");
+        assert_eq!(demoted.leave_joint(), None);
+    }
+
+    #[test]
+    fn several_changes_go_through_a_joint_state() {
+        use PeerRole::*;
+        let new = peer(13, 3, Voter);
+        let changes = [PeerChange::AddVoter(new), PeerChange::Remove(PeerId(11))];
+        let joint = region().change_peers(&changes).expect("they fit");
+        assert_eq!(roles(&joint), [(11, DemotingVoter), (12, Voter), (13, IncomingVoter)]);
+        assert_eq!(joint.epoch.conf_ver, 5);
+        assert!(joint.is_joint());
+        assert_eq!(joint.change_peers(&[PeerChange::Remove(PeerId(12))]), None, "one at a time");
+        let left = joint.leave_joint().expect("it is joint");
+        assert_eq!(roles(&left), [(11, Learner), (12, Voter), (13, Voter)]);
+        assert_eq!(left.epoch, Epoch { conf_ver: 7, version: 7 });
+    }
+
+    #[test]
+    fn changes_that_do_not_fit_are_refused() {
+        use PeerChange::*;
+        let voter = |id, store| AddVoter(peer(id, store, PeerRole::Voter));
+        let learner = |id, store| AddLearner(peer(id, store, PeerRole::Learner));
+        let refused: [&[PeerChange]; 9] = [
+            &[],
+            &[voter(11, 1)],
+            &[voter(13, 1)],
+            &[learner(11, 2)],
+            &[Remove(PeerId(9))],
+            &[voter(0, 3)],
+            &[voter(13, 3), Remove(PeerId(13))],
+            &[learner(13, 3), learner(14, 4)],
+            &[Remove(PeerId(11)), Remove(PeerId(12))],
+        ];
+        for changes in refused {
+            assert_eq!(region().change_peers(changes), None, "{changes:?}");
+        }
     }
 }

@@ -3,10 +3,13 @@
 //! They change memory only. A new placement driver has heard of nothing but the first region and
 //! learns the rest within one round of heartbeats.
 
+use std::sync::Arc;
+
 use base::{Instant, StoreId};
 use proto::pdpb;
 
 use crate::bootstrap::replication_status;
+use crate::region_map::Stale;
 use crate::{Placement, PlacementError, RegionInfo};
 
 impl Placement {
@@ -57,7 +60,24 @@ impl Placement {
         }
         let region = RegionInfo::reported(request)
             .map_err(|what| PlacementError::refused(format!("invalid region: {what}")))?;
-        self.regions.report(region).map_err(|stale| PlacementError::refused(stale.to_string()))
+        let id = region.id();
+        self.take_in(region).map_err(|stale| PlacementError::refused(stale.to_string()))?;
+        let known =
+            if id.is_system() { &self.system_region } else { &self.regions.get(id).cloned() };
+        self.operators.heard(known.as_ref().expect("it was just taken in"));
+        Ok(())
+    }
+
+    /// The system region is no part of the map: clients have no business with it.
+    fn take_in(&mut self, region: RegionInfo) -> Result<(), Stale> {
+        if !region.id().is_system() {
+            return self.regions.report(region);
+        }
+        if let Some(known) = &self.system_region {
+            region.check_after(known)?;
+        }
+        self.system_region = Some(Arc::new(region));
+        Ok(())
     }
 }
 

@@ -28,7 +28,8 @@
 //! here checks, in this order, the cluster id, that the cluster is bootstrapped, and its own rules.
 //!
 //! Where to start: [`Placement`], then `bootstrap` for the life of a cluster, `region_map` for the
-//! map, `tso` for timestamps. The tests in `tests/rules` state every rule once.
+//! map, `tso` for timestamps, `replicas` and `operators` for what keeps regions on enough stores.
+//! The tests in `tests/rules` state every rule once.
 
 mod bootstrap;
 mod cluster;
@@ -44,8 +45,11 @@ mod ids;
 mod keyspace;
 mod lookup;
 mod members;
+mod operators;
+mod order;
 mod placement;
 mod region_map;
+mod replicas;
 mod rows;
 mod scan;
 mod scatter;
@@ -56,8 +60,11 @@ mod tso;
 pub use cluster::{Liveness, StoreInfo};
 pub use error::PlacementError;
 pub use keyspace::{DEFAULT_KEYSPACE_ID, DEFAULT_KEYSPACE_NAME, KEYSPACE_ID_MAX};
-pub use members::{Member, Members};
+pub use members::{Member, Members, cluster_info};
+pub use operators::Settings;
+pub use order::{Order, Step};
 pub use placement::Placement;
 pub use region_map::{Flow, RegionInfo, RegionMap, StoreLoad};
-pub use rows::{Change, RowChanges};
+pub use rows::{Change, RowChanges, STORE_ROWS, known_stores};
+pub use store_admission::{API_VERSION_LABEL, api_version};
 pub use tso::{BATCH_MAX, TsoWait, WINDOW_MS};

@@ -67,13 +67,13 @@ impl Members {
             ..Default::default()
         }
     }
+}
 
-    /// GetClusterInfo: answers any request. Timestamps come from the placement driver itself.
-    pub fn get_cluster_info(&self) -> pdpb::GetClusterInfoResponse {
-        pdpb::GetClusterInfoResponse {
-            header: Some(header::success(self.cluster_id)),
-            service_modes: vec![pdpb::ServiceMode::PdSvcMode.into()],
-            tso_urls: Vec::new(),
-        }
+/// GetClusterInfo: answers any request. Timestamps come from the placement driver itself.
+pub fn cluster_info(cluster_id: ClusterId) -> pdpb::GetClusterInfoResponse {
+    pdpb::GetClusterInfoResponse {
+        header: Some(header::success(cluster_id)),
+        service_modes: vec![pdpb::ServiceMode::PdSvcMode.into()],
+        tso_urls: Vec::new(),
     }
 }

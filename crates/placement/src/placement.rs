@@ -1,5 +1,7 @@
 //! [`Placement`] itself: how rows become memory, and what all calls check first.
 
+use std::sync::Arc;
+
 use base::{ClusterId, Instant, TimeStamp};
 use bytes::Bytes;
 use proto::{metapb, pdpb};
@@ -9,6 +11,7 @@ use crate::gc_state::GcStates;
 use crate::global_config::GlobalConfig;
 use crate::ids::Ids;
 use crate::keyspace::Keyspaces;
+use crate::operators::Operators;
 use crate::rows::{self, RowKey};
 use crate::tso::Tso;
 use crate::{PlacementError, RegionInfo, RegionMap, RowChanges, header};
@@ -24,6 +27,10 @@ pub struct Placement {
     pub(crate) cluster: Cluster,
     /// Heard from heartbeats; only the first region is a row.
     pub(crate) regions: RegionMap,
+    /// Heard from its leader's heartbeats.
+    pub(crate) system_region: Option<Arc<RegionInfo>>,
+    /// What is being done to regions.
+    pub(crate) operators: Operators,
     pub(crate) gc: GcStates,
     pub(crate) keyspaces: Keyspaces,
     pub(crate) config: GlobalConfig,
@@ -49,6 +56,8 @@ impl Placement {
             tso: Tso::new(),
             cluster: Cluster::new(now),
             regions: RegionMap::default(),
+            system_region: None,
+            operators: Operators::default(),
             gc: GcStates::default(),
             keyspaces: Keyspaces::new(wall_ms),
             config: GlobalConfig::default(),

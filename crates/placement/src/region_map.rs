@@ -62,11 +62,15 @@ impl RegionInfo {
     /// A region of which only the descriptor is known. Fails, and says what is wrong, if the
     /// descriptor cannot be that of a region on the map.
     pub(crate) fn new(meta: metapb::Region) -> Result<Self, &'static str> {
-        if meta.id == 0 {
-            return Err("the region's id is zero");
-        }
         if RegionId(meta.id).is_system() {
             return Err("the system region holds no keys of clients");
+        }
+        Self::bare(meta)
+    }
+
+    fn bare(meta: metapb::Region) -> Result<Self, &'static str> {
+        if meta.id == 0 {
+            return Err("the region's id is zero");
         }
         if meta.region_epoch.is_none() {
             return Err("the region has no epoch");
@@ -86,7 +90,8 @@ impl RegionInfo {
         })
     }
 
-    /// What a heartbeat tells. Fails as [`new`](Self::new) does.
+    /// What a heartbeat tells, of any region, the system region too. Fails as [`new`](Self::new)
+    /// does otherwise.
     pub(crate) fn reported(request: &pdpb::RegionHeartbeatRequest) -> Result<Self, &'static str> {
         let meta = request.region.clone().ok_or("no region in the heartbeat")?;
         let leader = request.leader.ok_or("no leader in the heartbeat")?;
@@ -106,7 +111,7 @@ impl RegionInfo {
                 read_bytes: request.bytes_read,
                 read_keys: request.keys_read,
             },
-            ..Self::new(meta)?
+            ..Self::bare(meta)?
         })
     }
 
@@ -129,6 +134,19 @@ impl RegionInfo {
     /// The leader's store, if a leader is known.
     pub fn leader_store(&self) -> Option<StoreId> {
         self.leader.as_ref().map(|leader| StoreId(leader.store_id))
+    }
+
+    /// Whether this is not older than what is known of the same region.
+    pub(crate) fn check_after(&self, known: &RegionInfo) -> Result<(), Stale> {
+        assert_eq!(self.id(), known.id(), "two different regions");
+        let term_is_behind = self.term > 0 && self.term < known.term;
+        if term_is_behind || self.epoch().is_behind(&known.epoch()) {
+            return Err(Stale {
+                reported: (self.id(), self.epoch(), self.term),
+                known: (known.id(), known.epoch(), known.term),
+            });
+        }
+        Ok(())
     }
 
     fn is_before_end(&self, key: &[u8]) -> bool {
@@ -226,6 +244,14 @@ impl RegionMap {
         self.by_start.values()
     }
 
+    /// The ids of the regions in `range`, in order.
+    pub(crate) fn ids(
+        &self,
+        range: (Bound<RegionId>, Bound<RegionId>),
+    ) -> impl Iterator<Item = RegionId> {
+        self.by_id.range(range).map(|(id, _)| *id)
+    }
+
     /// How much of what is known lies on each store that holds any of it.
     pub fn store_loads(&self) -> BTreeMap<StoreId, StoreLoad> {
         let mut loads: BTreeMap<StoreId, StoreLoad> = BTreeMap::new();
@@ -302,13 +328,6 @@ impl RegionMap {
         if let Some(newer) = others.find(|other| epoch.version < other.epoch().version) {
             return Err(stale(newer));
         }
-        let Some(known) = self.get(region.id()) else {
-            return Ok(());
-        };
-        let term_is_behind = region.term > 0 && region.term < known.term;
-        if term_is_behind || epoch.is_behind(&known.epoch()) {
-            return Err(stale(known));
-        }
-        Ok(())
+        self.get(region.id()).map_or(Ok(()), |known| region.check_after(known))
     }
 }

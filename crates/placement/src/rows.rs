@@ -154,6 +154,19 @@ impl RowKey {
     }
 }
 
+/// The keys of the stores' rows: from the first on, up to the second.
+pub const STORE_ROWS: (&[u8], &[u8]) = (b"store/", b"store0");
+
+/// The stores among the rows, for a node that holds a copy of the rows and does not lead: what it
+/// may tell and go by while it does not know better. Rows that cannot be read are left out.
+pub fn known_stores<'a>(
+    rows: impl IntoIterator<Item = (&'a Bytes, &'a Bytes)>,
+) -> Vec<proto::metapb::Store> {
+    let is_store = |key: &Bytes| matches!(RowKey::parse(key), Some(RowKey::Store(_)));
+    let stores = rows.into_iter().filter(|(key, _)| is_store(key));
+    stores.filter_map(|(_, value)| prost::Message::decode(value.clone()).ok()).collect()
+}
+
 /// The error for a row that cannot be read.
 pub(crate) fn bad_row(key: &[u8], reason: impl Into<String>) -> PlacementError {
     PlacementError::BadRow { key: key.escape_ascii().to_string(), reason: reason.into() }

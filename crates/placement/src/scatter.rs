@@ -1,7 +1,8 @@
-//! Scattering regions over stores, and the operators that would do it.
+//! Scattering regions over stores, and asking what is being done to a region.
 //!
-//! There are none yet. On a cluster of one store every region is where it can be, so scattering is
-//! finished at once and says so; with more stores it is refused rather than claimed.
+//! Nothing scatters yet. While there are no more stores than a region has copies, every region is
+//! on all of them or about to be, so scattering is finished at once and says so; with more stores
+//! it is refused rather than claimed.
 
 use base::RegionId;
 use proto::pdpb;
@@ -18,8 +19,8 @@ impl Placement {
     ) -> Result<pdpb::ScatterRegionResponse, PlacementError> {
         self.check_bootstrapped(request.header.as_ref())?;
         let live_stores = self.stores().filter(|store: &&StoreInfo| !store.is_tombstone()).count();
-        if live_stores > 1 {
-            return Err(PlacementError::refused("regions cannot be moved between stores"));
+        if live_stores > self.wanted_copies() {
+            return Err(PlacementError::refused("regions cannot be scattered over so many stores"));
         }
         let is_known = |id: u64| self.regions.get(RegionId(id)).is_some();
         let (ids, header) = (&request.regions_id, Some(self.header()));
@@ -34,12 +35,22 @@ impl Placement {
         Ok(pdpb::ScatterRegionResponse { header, finished_percentage, failed_regions_id: failed })
     }
 
-    /// GetOperator: what is being done to a region. Nothing ever is.
+    /// GetOperator: what is being done to a region.
     pub fn get_operator(
         &self,
         request: &pdpb::GetOperatorRequest,
     ) -> Result<pdpb::GetOperatorResponse, PlacementError> {
         self.check_bootstrapped(request.header.as_ref())?;
+        if let Some(order) = self.operators.order(RegionId(request.region_id)) {
+            assert_eq!(order.region_id.0, request.region_id, "operators are kept by region");
+            return Ok(pdpb::GetOperatorResponse {
+                header: Some(self.header()),
+                region_id: request.region_id,
+                desc: order.name().into(),
+                status: pdpb::OperatorStatus::Running.into(),
+                kind: "region".into(),
+            });
+        }
         let text = format!("region {} has no operator", request.region_id);
         Err(PlacementError::refused_as(ErrorType::RegionNotFound, text))
     }

@@ -2,7 +2,8 @@
 //!
 //! A store is let in if its version fits the cluster's and no other store has its address. The
 //! cluster's version is the lowest among live stores; it decides which features may be used, so it
-//! never goes down, and a store below it is let in only if major and minor agree.
+//! never goes down, and a store below it is let in only if major and minor agree. All stores that
+//! say how their data is laid out (the label of [`API_VERSION_LABEL`]) must say the same.
 
 use base::StoreId;
 use prost::Message;
@@ -13,6 +14,9 @@ use crate::bootstrap::replication_status;
 use crate::cluster::tombstone;
 use crate::rows::RowKey;
 use crate::{Change, Placement, PlacementError, RowChanges, StoreInfo};
+
+/// The label under which a store tells the API version of its raw data.
+pub const API_VERSION_LABEL: &str = "api-version";
 
 /// What a store that says nothing of its version is taken for.
 const OLDEST: Version = Version::new(1, 0, 0);
@@ -52,6 +56,7 @@ impl Placement {
         let version = parse_version(&store.version)?;
         self.check_version(&version)?;
         self.check_address(store)?;
+        self.check_api_version(store)?;
         let id = StoreId(store.id);
         let merged = match self.store(id) {
             Some(known) => merge(&known.meta, store),
@@ -93,6 +98,24 @@ impl Placement {
         Ok(())
     }
 
+    fn check_api_version(&self, store: &metapb::Store) -> Result<(), PlacementError> {
+        let Some(version) = api_version(store) else {
+            return Ok(());
+        };
+        let others = self.stores().filter(|other| other.meta.id != store.id);
+        for other in others.filter(|other| !other.is_tombstone()) {
+            let (other, id) = (api_version(&other.meta), other.meta.id);
+            if let Some(other) = other.filter(|other| *other != version) {
+                let text = format!(
+                    "a store of API version {version} cannot join: store {id} is of API \
+                     version {other}"
+                );
+                return Err(PlacementError::refused(text));
+            }
+        }
+        Ok(())
+    }
+
     /// The cluster's version once store `id` has `version`; `None` if it stays what it is.
     fn raised_version(&self, id: StoreId, version: Version) -> Option<Version> {
         let others = self.stores().filter(|other| other.meta.id != id.0 && !other.is_tombstone());
@@ -101,6 +124,12 @@ impl Placement {
         let raised = self.cluster.version.as_ref().is_none_or(|cluster| &lowest > cluster);
         raised.then_some(lowest)
     }
+}
+
+/// The API version that a store tells.
+pub fn api_version(store: &metapb::Store) -> Option<&str> {
+    let label = store.labels.iter().find(|label| label.key == API_VERSION_LABEL)?;
+    Some(&label.value)
 }
 
 /// A store that joins serves at once: there is nothing to prepare.

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   main ── commands ── start ──▶ server        a node in this process
+//!              ├─ dev ────▶ several processes of `start`
 //!              ├─ shell ─┐
 //!              ├─ bench ─┴─▶ client ── gRPC ──▶ any node, this one or TiKV
 //!              └─ version

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use pontoon::commands::{self, CommandError, bench, shell, start};
+use pontoon::commands::{self, CommandError, bench, dev, shell, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -23,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run a node.
     Start(start::StartArgs),
+    /// Run a cluster of several nodes on this machine, to try things out.
+    Dev(dev::DevArgs),
     /// Read and write by hand.
     Shell(shell::ShellArgs),
     /// Load a server and say how it did.
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
 fn run(command: &Command) -> Result<(), CommandError> {
     match command {
         Command::Start(args) => start::run(args),
+        Command::Dev(args) => dev::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version => {

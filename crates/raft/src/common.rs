@@ -202,6 +202,17 @@ impl Common {
         self.conf.quorum_value(reached)
     }
 
+    /// Tells one whose log ends at `last` what is committed of it, in the name of `term`.
+    pub(crate) fn tell_committed(&mut self, to: PeerId, term: Term, last: LogPos) {
+        let index = self.log.committed().min(last.index);
+        if let Ok(Some(known)) = self.log.term(index)
+            && known > 0
+        {
+            let upto = LogPos { index, term: known };
+            self.respond_in(to, term, Body::Committed { upto });
+        }
+    }
+
     /// Takes a leader's snapshot over in place of the log.
     pub(crate) fn restore(&mut self, snapshot: Box<Snapshot>) {
         assert!(snapshot.conf.is_sound(), "a snapshot of a group that cannot decide");

@@ -20,7 +20,7 @@ pub struct Config {
     /// Entries in one `Append`, in bytes; one entry is always sent, however large. Default 1 MiB.
     pub append_bytes_max: usize,
     /// `Append`s with entries on the way to one follower. At least one. Default 256.
-    pub inflight_max: usize,
+    pub inflight_max: u32,
     /// Entries on the way to one follower, in bytes. When reached, nothing more is sent until some
     /// are acknowledged. Default 16 MiB.
     pub inflight_bytes_max: usize,

@@ -44,7 +44,15 @@ impl Follower {
             self.elapsed = 0;
             common.ask_snapshot(self.leader);
         }
-        if self.elapsed < self.timeout || !common.conf.is_voter(common.id()) {
+        if self.elapsed < self.timeout {
+            return Next::Stay;
+        }
+        if !common.conf.is_voter(common.id()) {
+            // It cannot wake the others by a campaign. If the leader sleeps this wakes it.
+            self.elapsed = 0;
+            if self.leader != PeerId::NONE {
+                common.respond(self.leader, Body::HeartbeatResponse { round: self.round });
+            }
             return Next::Stay;
         }
         self.elapsed = 0;

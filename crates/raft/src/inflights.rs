@@ -18,8 +18,8 @@ impl Inflights {
     }
 
     /// Whether nothing more may be sent. A single message may be larger than `bytes_max`.
-    pub(crate) fn is_full(&self, count_max: usize, bytes_max: usize) -> bool {
-        self.messages.len() >= count_max || self.bytes >= bytes_max
+    pub(crate) fn is_full(&self, count_max: u32, bytes_max: usize) -> bool {
+        self.messages.len() >= count_max as usize || self.bytes >= bytes_max
     }
 
     /// A message whose last entry is `last` leaves.

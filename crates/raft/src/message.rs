@@ -16,6 +16,7 @@
 //! | `SnapshotRequest` | `Snapshot` | once the driver has made one |
 //! | `Propose` | nothing | |
 //! | `Quiesce` | nothing if all is well, else `HeartbeatResponse` | at once |
+//! | `PreVote`, `Vote`, refused | `Committed` beside the refusal | as soon as the own term is durable |
 //! | any of an old term | `TermOver` | as soon as the own term is durable |
 
 use base::{Entry, Index, PeerId, Term};
@@ -96,6 +97,7 @@ impl Message {
             Body::Snapshot { snapshot, round } => snapshot.pos.largest().max(*round),
             Body::SnapshotRequest { at_least } => *at_least,
             Body::Quiesce { commit } => *commit,
+            Body::Committed { upto } => upto.largest(),
             _ => 0,
         };
         let sound = largest.max(self.term) < NUMBER_MAX;
@@ -212,6 +214,13 @@ pub enum Body {
     Quiesce {
         /// The last entry of the leader's log. It is committed, and everybody has it.
         commit: Index,
+    },
+    /// Beside a refused vote: what the refuser knows to be committed of that which the asker may
+    /// have. Whoever was left alone by a change of members that it does not know to be committed
+    /// would else ask for ever: those who left may have longer logs, and need not come back.
+    Committed {
+        /// This entry, and all before it, are committed.
+        upto: LogPos,
     },
     /// The receiver spoke as leader, or asked for a pre-vote, in a term that is over: the sender's
     /// is later.

@@ -76,7 +76,7 @@ impl Progress {
     }
 
     /// Whether an `Append` with entries may be sent now.
-    pub(crate) fn may_send(&self, count_max: usize, bytes_max: usize) -> bool {
+    pub(crate) fn may_send(&self, count_max: u32, bytes_max: usize) -> bool {
         match &self.flow {
             Flow::Probe { waiting } => !waiting,
             Flow::Replicate(inflights) => !inflights.is_full(count_max, bytes_max),

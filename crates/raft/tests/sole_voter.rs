@@ -97,5 +97,7 @@ fn reads_wait_for_an_entry_of_the_own_term() {
     let ready = node.ready();
     assert_eq!(ready.read_states.len(), 1);
     assert_eq!(ready.read_states[0].index, 1);
-    assert_eq!(ready.confirmed_round, node.round());
+    assert_eq!(ready.confirmed_round, 0, "no lease before that entry is applied");
+    node.applied(1);
+    assert_eq!(node.ready().confirmed_round, node.round());
 }

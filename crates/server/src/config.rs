@@ -16,10 +16,17 @@ pub struct Config {
     pub listen: SocketAddr,
     /// `host:port` at which clients reach this node. Default: the listen address.
     pub advertise: Option<String>,
+    /// `host:port` of nodes of a cluster that an empty data folder joins; without any it founds a
+    /// cluster of its own. A store that has joined does not need them again. Default: none.
+    pub join: Vec<String>,
+    /// Seconds after which a node gives up to join, 1 to 86,400. Default 60.
+    pub join_timeout_s: u32,
     /// Storage settings.
     pub storage: StorageConfig,
     /// Raft settings.
     pub raft: RaftConfig,
+    /// Settings of the placement driver, for the time in which it runs here.
+    pub placement: PlacementConfig,
     /// Limits of the server.
     pub server: ServerConfig,
 }
@@ -73,6 +80,15 @@ pub struct RaftConfig {
     pub log_mib_max: u64,
 }
 
+/// What concerns the placement of replicas.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct PlacementConfig {
+    /// Replicas on a store that was silent for so many seconds are replaced, 10 to 8,640,000.
+    /// Default 1,800.
+    pub max_store_down_s: u32,
+}
+
 /// What concerns connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -89,8 +105,11 @@ impl Default for Config {
             data_dir: PathBuf::from("pontoon-data"),
             listen: SocketAddr::from(([127, 0, 0, 1], 2379)),
             advertise: None,
+            join: Vec::new(),
+            join_timeout_s: 60,
             storage: StorageConfig::default(),
             raft: RaftConfig::default(),
+            placement: PlacementConfig::default(),
             server: ServerConfig::default(),
         }
     }
@@ -118,6 +137,12 @@ impl Default for RaftConfig {
             log_entries_max: 200_000,
             log_mib_max: 32,
         }
+    }
+}
+
+impl Default for PlacementConfig {
+    fn default() -> Self {
+        Self { max_store_down_s: 1_800 }
     }
 }
 
@@ -178,6 +203,16 @@ impl Config {
         Ok((config, unknown))
     }
 
+    fn check_join(&self) -> Result<(), ConfigError> {
+        match self.join.iter().find(|target| !is_host_and_port(target)) {
+            None => Ok(()),
+            Some(target) => {
+                let rule = "HOST:PORT is needed";
+                Err(ConfigError::Range { key: "join", value: target.clone(), rule })
+            }
+        }
+    }
+
     /// Whether every value is in its range.
     pub fn check(&self) -> Result<(), ConfigError> {
         let (storage, raft) = (&self.storage, &self.raft);
@@ -190,6 +225,11 @@ impl Config {
         let rule = "1 to a fifth of raft.election-ticks";
         in_range("raft.heartbeat-ticks", raft.heartbeat_ticks, heartbeats, rule)?;
         in_range("raft.log-entries-max", raft.log_entries_max, 10..=u64::MAX, "at least 10")?;
+        in_range("join-timeout-s", self.join_timeout_s, 1..=86_400, "1 to 86400")?;
+        let max_store_down_s = self.placement.max_store_down_s;
+        let rule = "10 to 8640000";
+        in_range("placement.max-store-down-s", max_store_down_s, 10..=8_640_000, rule)?;
+        self.check_join()?;
         in_range("raft.log-mib-max", raft.log_mib_max, 1..=1 << 20, "1 to 1048576")?;
         in_range(
             "server.connections-max",
@@ -199,6 +239,11 @@ impl Config {
         )?;
         in_range("server.streams-max", self.server.streams_max, 1..=1 << 20, "1 to 1048576")
     }
+}
+
+fn is_host_and_port(text: &str) -> bool {
+    let port = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+    !text.contains("://") && text.rsplit_once(':').is_some_and(port)
 }
 
 fn in_range<T: PartialOrd + ToString>(

@@ -5,6 +5,8 @@
 //!     PONTOON      "pontoon data format 1": what the folder is; locked while a node runs on it
 //!     engine/      RocksDB
 //!     log/         the raft log
+//!     snap/        snapshots of regions, coming and going
+//!     members      addresses of the cluster's members as last heard, one a line
 //! ```
 
 use std::fs::{self, File, OpenOptions};
@@ -117,6 +119,16 @@ impl DataFolder {
     /// Where the raft log keeps its files.
     pub(crate) fn log(&self) -> PathBuf {
         self.path.join("log")
+    }
+
+    /// Where the files of snapshots come and go.
+    pub(crate) fn snapshots(&self) -> PathBuf {
+        self.path.join("snap")
+    }
+
+    /// Where the members' addresses are kept for the next start.
+    pub(crate) fn members(&self) -> PathBuf {
+        self.path.join("members")
     }
 
     /// The folder itself.

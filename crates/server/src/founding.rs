@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use base::{ClusterId, Region, RegionId, StoreId};
+use base::{ClusterId, Instant, Region, RegionId, StoreId};
+use placement::PlacementError;
 use proto::{metapb, pdpb};
 use storage::engine::Engine;
 use storage::log::{LogBatch, RaftLog};
@@ -12,34 +13,36 @@ use store::{Birth, Recovered, ShardInput, StoreIdent};
 use tokio::sync::oneshot;
 
 use crate::node::StartError;
-use crate::placement_host::{HostError, PlacementHost};
+use crate::placement_link::{LinkError, PlacementLink};
 use crate::runtime::Mailbox;
 
-/// Gives an empty store its identity as the founder of a cluster, or reads the one it has, and
-/// checks it against what the configuration asks for.
+/// How long the placement driver may take to answer a call.
+const CALL_BUDGET: Duration = Duration::from_secs(10);
+
+/// The identity of the store in the folder, if it has one, checked against what the configuration
+/// asks for.
 pub(crate) fn identity(
     engine: &dyn Engine,
     api_version: txn::ApiVersion,
-    cluster_id: impl FnOnce() -> ClusterId,
-) -> Result<StoreIdent, StartError> {
-    if let Some(ident) = bootstrap::store_ident(engine)? {
-        let found = u8::try_from(ident.api_version).ok().and_then(txn::ApiVersion::from_number);
-        return match found {
-            Some(found) if found == api_version => Ok(ident),
-            Some(found) => {
-                let (found, asked) = (found.name(), api_version.name());
-                Err(StartError::ApiVersion { found, asked })
-            }
-            None => Err(StartError::UnknownApiVersion(ident.api_version)),
-        };
-    }
-    let ident = StoreIdent {
-        cluster_id: cluster_id(),
-        store_id: StoreId::FOUNDER,
-        api_version: i32::from(api_version.number()),
+) -> Result<Option<StoreIdent>, StartError> {
+    let Some(ident) = bootstrap::store_ident(engine)? else {
+        return Ok(None);
     };
-    bootstrap::bootstrap_store(engine, &ident)?;
-    Ok(ident)
+    let found = u8::try_from(ident.api_version).ok().and_then(txn::ApiVersion::from_number);
+    match found {
+        Some(found) if found == api_version => Ok(Some(ident)),
+        Some(found) => {
+            let (found, asked) = (found.name(), api_version.name());
+            Err(StartError::ApiVersion { found, asked })
+        }
+        None => Err(StartError::UnknownApiVersion(ident.api_version)),
+    }
+}
+
+/// The identity of a store that founds a cluster.
+pub(crate) fn founder(cluster_id: ClusterId, api_version: txn::ApiVersion) -> StoreIdent {
+    let api_version = i32::from(api_version.number());
+    StoreIdent { cluster_id, store_id: StoreId::FOUNDER, api_version }
 }
 
 /// Makes the system region if the founder's first start did not come that far. The log comes first:
@@ -62,7 +65,7 @@ pub(crate) fn system_region(
 
 /// The first region's bootstrap, and what it acts on.
 pub(crate) struct Founding<'a> {
-    pub(crate) host: &'a PlacementHost,
+    pub(crate) link: &'a PlacementLink,
     pub(crate) mailbox: &'a Mailbox,
     pub(crate) store: metapb::Store,
 }
@@ -74,7 +77,7 @@ impl Founding<'_> {
         let mut decision = FirstRegion::new(StoreId(self.store.id));
         let mut event = Event::Started { prepared: recovered.prepared.clone() };
         loop {
-            let action = decision.next(self.host.now(), event);
+            let action = decision.next(self.now(), event);
             event = match action {
                 Action::Finish(Outcome::Ours(region)) => {
                     let id = region.id;
@@ -84,13 +87,13 @@ impl Founding<'_> {
                 Action::Finish(Outcome::Others) => return Ok(None),
                 Action::Finish(Outcome::GaveUp(cause)) => return Err(StartError::Bootstrap(cause)),
                 Action::WaitUntil(instant) => {
-                    let wait = instant.since(self.host.now()).max(Duration::from_millis(1));
+                    let wait = instant.since(self.now()).max(Duration::from_millis(1));
                     tokio::time::sleep(wait).await;
                     Event::TimeHasCome
                 }
                 Action::Prepare(region) => self.prepare(&region).await?,
                 Action::Clear => {
-                    bootstrap::clear_prepared(&**self.host.store().engine())?;
+                    bootstrap::clear_prepared(self.engine())?;
                     Event::Written
                 }
                 Action::Remove(region) => self.remove(region).await?,
@@ -100,7 +103,7 @@ impl Founding<'_> {
     }
 
     async fn prepare(&self, region: &Region) -> Result<Event, StartError> {
-        bootstrap::prepare_region(&**self.host.store().engine(), region)?;
+        bootstrap::prepare_region(self.engine(), region)?;
         let mut batch = LogBatch::new();
         bootstrap::initial_log(&mut batch, region.id);
         self.write_log(batch).await
@@ -110,7 +113,7 @@ impl Founding<'_> {
         let mut batch = LogBatch::new();
         batch.remove(region);
         let written = self.write_log(batch).await?;
-        bootstrap::remove_prepared(&**self.host.store().engine(), region)?;
+        bootstrap::remove_prepared(self.engine(), region)?;
         Ok(written)
     }
 
@@ -130,34 +133,25 @@ impl Founding<'_> {
     }
 
     /// The calls to placement.
-    async fn call(&self, action: Action) -> Result<Event, HostError> {
-        let header = || Some(self.header());
+    async fn call(&self, action: Action) -> Result<Event, LinkError> {
         match action {
             Action::AskBootstrapped => {
-                let request = pdpb::IsBootstrappedRequest { header: header() };
-                let response = self.host.read(|p| p.get_is_bootstrapped(&request))??;
-                Ok(Event::Bootstrapped(response.bootstrapped))
+                Ok(Event::Bootstrapped(self.link.is_bootstrapped(CALL_BUDGET).await?))
             }
-            Action::AllocId => {
-                let request = pdpb::AllocIdRequest { header: header(), count: 1 };
-                let response = self.host.write(|p| p.alloc_id(&request)).await?;
-                Ok(Event::Id(response.id))
-            }
+            Action::AllocId => Ok(Event::Id(self.link.alloc_id(CALL_BUDGET).await?)),
             Action::Bootstrap(region) => {
                 let region = Some(store::region_to_proto(&region));
-                let store = Some(self.store.clone());
-                let request = pdpb::BootstrapRequest { header: header(), store, region };
-                let wall_ms = self.host.wall_ms();
-                match self.host.write(|p| p.bootstrap(&request, wall_ms)).await {
-                    Err(HostError::Placement(e)) if is_already_bootstrapped(&e) => {
+                let (header, store) = (self.link.header(), Some(self.store.clone()));
+                let request = pdpb::BootstrapRequest { header, store, region };
+                match self.link.bootstrap(&request, CALL_BUDGET).await {
+                    Err(LinkError::Refused(e)) if is_already_bootstrapped(&e) => {
                         Ok(Event::AlreadyBootstrapped)
                     }
-                    result => result.map(|_| Event::Accepted),
+                    result => result.map(|()| Event::Accepted),
                 }
             }
             Action::AskFirstRegion => {
-                let request = pdpb::GetRegionRequest { header: header(), ..Default::default() };
-                let region = self.host.read(|p| p.get_region(&request))??.region;
+                let region = self.link.region_of_key(b"", CALL_BUDGET).await?.region;
                 let region = region.as_ref().map(store::region_from_proto);
                 let unknown = || Event::CallFailed("placement has no first region".to_owned());
                 Ok(region.map_or_else(unknown, Event::PlacementRegion))
@@ -166,11 +160,15 @@ impl Founding<'_> {
         }
     }
 
-    fn header(&self) -> pdpb::RequestHeader {
-        pdpb::RequestHeader { cluster_id: self.host.cluster_id().0, ..Default::default() }
+    fn now(&self) -> Instant {
+        self.link.host().now()
+    }
+
+    fn engine(&self) -> &dyn Engine {
+        &**self.link.host().store().engine()
     }
 }
 
-fn is_already_bootstrapped(error: &placement::PlacementError) -> bool {
+fn is_already_bootstrapped(error: &PlacementError) -> bool {
     error.in_header().is_some_and(|error| error.r#type() == pdpb::ErrorType::AlreadyBootstrapped)
 }

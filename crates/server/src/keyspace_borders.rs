@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base::{Cut, PeerId, Region, RegionId, codec};
 use bytes::Bytes;
@@ -13,24 +14,28 @@ use proto::pdpb;
 use store::{RegionError, RegionView, RequestHeader, ShardInput, SplitRequest};
 use tokio::sync::oneshot;
 
-use crate::placement_host::{HostError, PlacementHost};
+use crate::placement_link::{LinkError, PlacementLink};
 use crate::store_handle::reply_into;
 
 /// First bytes of the keys of raw and of transactional data.
 const MODES: [u8; 2] = [b'r', b'x'];
 
+/// How long the placement driver may take to answer.
+const CALL_BUDGET: Duration = Duration::from_secs(10);
+
 /// Cuts the regions led here at the borders of `keyspace`, where they are not cut there already.
 /// Returns the new regions.
 pub(crate) async fn split_at_borders(
-    host: &PlacementHost,
+    link: &PlacementLink,
     keyspace: u32,
-) -> Result<Vec<RegionId>, HostError> {
+) -> Result<Vec<RegionId>, LinkError> {
     let mut cuts: BTreeMap<RegionId, (Arc<RegionView>, Vec<Bytes>)> = BTreeMap::new();
-    let views = host.store().views().all();
+    let views = link.host().store().views().all();
     for border in borders(keyspace) {
         let inside = |view: &&Arc<RegionView>| {
             let range = &view.region.range;
-            !view.region.id.is_system() && range.contains(&border) && range.start != border
+            let ours = !view.region.id.is_system() && view.is_leader();
+            ours && range.contains(&border) && range.start != border
         };
         if let Some(view) = views.iter().find(inside) {
             let keys = cuts.entry(view.region.id).or_insert_with(|| (view.clone(), Vec::new()));
@@ -39,7 +44,7 @@ pub(crate) async fn split_at_borders(
     }
     let mut new = Vec::new();
     for (view, keys) in cuts.into_values() {
-        new.extend(split(host, &view, keys).await?);
+        new.extend(split(link, &view, keys).await?);
     }
     Ok(new)
 }
@@ -55,11 +60,11 @@ fn borders(keyspace: u32) -> Vec<Bytes> {
 }
 
 async fn split(
-    host: &PlacementHost,
+    link: &PlacementLink,
     view: &RegionView,
     keys: Vec<Bytes>,
-) -> Result<Vec<RegionId>, HostError> {
-    let cuts = ids(host, &view.region, keys).await?;
+) -> Result<Vec<RegionId>, LinkError> {
+    let cuts = ids(link, &view.region, keys).await?;
     let new = cuts.iter().map(|cut| cut.region_id).collect();
     let header = RequestHeader {
         region_id: view.region.id,
@@ -69,25 +74,24 @@ async fn split(
     };
     let (send, receive) = oneshot::channel();
     let request = SplitRequest { header, cuts, reply: reply_into(send) };
-    host.store().request(ShardInput::Split(request));
+    link.host().store().request(ShardInput::Split(request));
     receive.await.unwrap_or(Err(RegionError::Undetermined))?;
     Ok(new)
 }
 
 /// Asks placement for the ids of the new regions and their peers.
 async fn ids(
-    host: &PlacementHost,
+    link: &PlacementLink,
     region: &Region,
     keys: Vec<Bytes>,
-) -> Result<Vec<Cut>, HostError> {
-    let cluster_id = host.cluster_id().0;
+) -> Result<Vec<Cut>, LinkError> {
     let request = pdpb::AskBatchSplitRequest {
-        header: Some(pdpb::RequestHeader { cluster_id, ..Default::default() }),
+        header: link.header(),
         region: Some(store::region_to_proto(region)),
         split_count: u32::try_from(keys.len()).expect("a few borders"),
         ..Default::default()
     };
-    let ids = host.write(|placement| placement.ask_batch_split(&request)).await?.ids;
+    let ids = link.ask_batch_split(&request, CALL_BUDGET).await?;
     assert_eq!(ids.len(), keys.len(), "placement gives one id for each new region");
     let cut = |(key, id): (Bytes, pdpb::SplitId)| {
         let peer_ids = id.new_peer_ids.into_iter().map(PeerId).collect();

@@ -4,7 +4,9 @@
 //! ```text
 //!   clients ── one port ──> listener ── gRPC ──> services ──> StoreHandle ──> runtime: the threads
 //!                               │                    └──────> PlacementHost ──> Placement
+//!                               │          placement_link: the same, wherever it runs
 //!                               └────── HTTP ──> http: status, metrics, config, the paths of PD
+//!   other stores ── the same port ──> services/raft ──> runtime ──> transport ──> other stores
 //! ```
 //!
 //! Where to start: [`Node::open`], which is the page of start-up; then `runtime` for the threads
@@ -23,11 +25,14 @@ mod listener;
 mod metrics;
 mod node;
 mod placement_host;
+mod placement_link;
 mod reporter;
 mod runtime;
 mod services;
 mod store_handle;
+mod transport;
 
 pub use config::{ApiVersionName, Config, ConfigError};
 pub use data_folder::FolderError;
 pub use node::{COMPATIBLE_VERSION, Node, StartError};
+pub use placement_link::{JoinError, LinkError};

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::http;
 use crate::node::StartError;
 use crate::placement_host::PlacementHost;
+use crate::placement_link::LocalMembers;
 use crate::services;
 use crate::store_handle::StoreHandle;
 
@@ -50,13 +51,13 @@ impl Services {
     pub(crate) fn new(
         store: StoreHandle,
         host: PlacementHost,
-        advertise: String,
+        members: LocalMembers,
         config: &Config,
         closed: watch::Receiver<bool>,
     ) -> Self {
         Self {
-            grpc: services::router(&store, &host, &advertise, &closed),
-            http: http::router(&store, &host, &advertise, config),
+            grpc: services::router(&store, &host, &members, &closed),
+            http: http::router(&store, &host, &members, config),
             store,
             connections: Arc::new(Semaphore::new(config.server.connections_max)),
             streams_max: config.server.streams_max,

@@ -12,6 +12,8 @@ use prometheus_client::registry::{Registry, Unit};
 use storage::engine::EngineProperties;
 use storage::log::LogStats;
 
+use crate::transport::TransportCounters;
+
 /// What the running node counts.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
@@ -26,6 +28,7 @@ pub(crate) struct Metrics {
     batch_messages: AtomicU64,
     connections: AtomicU64,
     timestamps: AtomicU64,
+    transport: TransportCounters,
 }
 
 fn set(counter: &AtomicU64, value: u64) {
@@ -77,6 +80,11 @@ impl Metrics {
         add(&self.timestamps, count);
     }
 
+    /// What goes to other stores and comes from them.
+    pub(crate) fn transport(&self) -> &TransportCounters {
+        &self.transport
+    }
+
     /// A connection was taken; the value returned gives it back when it is dropped.
     pub(crate) fn connection(self: &std::sync::Arc<Self>) -> OpenConnection {
         add(&self.connections, 1);
@@ -99,6 +107,9 @@ impl Metrics {
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, ConstCounter::new(get(counter)));
+        }
+        for (name, help, value) in self.transport.rows() {
+            registry.register(name, help, ConstCounter::new(value));
         }
         let gauges = [
             ("raft_log_segments", "Segment files of the raft log.", get(&self.log_segments)),

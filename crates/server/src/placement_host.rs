@@ -4,23 +4,27 @@
 //! ```text
 //!   the region is led here, its rows are applied ──> load ──> Some(Placement)
 //!   write: plan(&Placement) ──> rows ──> proposal, in this term only ──> applied ──> commit(rows)
+//!   schedule: what regions need ──> orders ──> their leaders' heartbeat streams
 //!   the leadership is lost ──> None: every call answers "not leader"
 //! ```
 //!
 //! Writes take turns, so that a plan always sees what the one before it wrote. Nothing is answered
 //! that is not applied. Raft itself checks the leadership: a plan made in one term cannot be
-//! written in another.
+//! written in another. Timestamps alone come from memory, so they are given out under the lease of
+//! the system region: no other leader has given out larger ones before.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use base::{ClusterId, Instant, RegionId, Term, TimeStamp};
+use base::{ClusterId, Instant, KeyRange, RegionId, Term, TimeStamp};
 use bytes::Bytes;
-use placement::{Change, Placement, PlacementError, RowChanges, TsoWait};
-use storage::engine::{Cf, EngineError, IterOptions};
+use placement::{Change, Placement, PlacementError, RowChanges, Settings, TsoWait};
+use storage::engine::{Cf, Engine, EngineError, IterOptions};
 use storage::keys;
-use store::{Proposal, RegionError, RegionReport, RequestHeader, ShardInput, Writes};
+use store::{Proposal, ReadRequest, RegionError, RegionReport, RequestHeader, ShardInput, Writes};
 use tokio::sync::{oneshot, watch};
+
+mod orders;
 
 use crate::clock::Clock;
 use crate::store_handle::{StoreHandle, reply_into};
@@ -61,6 +65,8 @@ struct Shared {
     writes: Arc<tokio::sync::Mutex<()>>,
     leads: watch::Sender<bool>,
     reported: watch::Sender<()>,
+    settings: Settings,
+    outlets: orders::Outlets,
 }
 
 /// The home. Cheap to clone.
@@ -68,7 +74,7 @@ struct Shared {
 pub(crate) struct PlacementHost(Arc<Shared>);
 
 impl PlacementHost {
-    pub(crate) fn new(store: StoreHandle) -> Self {
+    pub(crate) fn new(store: StoreHandle, settings: Settings) -> Self {
         let clock = store.clock();
         Self(Arc::new(Shared {
             store,
@@ -77,6 +83,8 @@ impl PlacementHost {
             writes: Arc::default(),
             leads: watch::Sender::new(false),
             reported: watch::Sender::new(()),
+            settings,
+            outlets: orders::Outlets::default(),
         }))
     }
 
@@ -100,27 +108,14 @@ impl PlacementHost {
         &self.0.store
     }
 
-    /// Waits until the placement driver runs here.
-    pub(crate) async fn wait_until_leading(&self) {
-        let mut leads = self.0.leads.subscribe();
-        leads.wait_for(|leads| *leads).await.expect("the sender lives as long as self");
+    /// Whether the placement driver runs here, and when that changes.
+    pub(crate) fn leads(&self) -> watch::Receiver<bool> {
+        self.0.leads.subscribe()
     }
 
-    /// Waits until each of `regions` is led here, serves, and is known to the placement driver, so
-    /// that clients find all of them.
-    pub(crate) async fn wait_until_served(&self, regions: &[RegionId]) {
-        let store_id = self.0.store.store_id();
-        let mut changes = self.0.reported.subscribe();
-        let served = |placement: &Placement| {
-            regions.iter().all(|&id| {
-                let serves = self.0.store.views().get(id).is_some_and(|view| view.serves_reads);
-                let known = placement.regions().get(id);
-                serves && known.is_some_and(|region| region.leader_store() == Some(store_id))
-            })
-        };
-        while !self.read(served).unwrap_or(false) {
-            changes.changed().await.expect("the sender lives as long as self");
-        }
+    /// Told whenever a leader's report has been taken in.
+    pub(crate) fn reports(&self) -> watch::Receiver<()> {
+        self.0.reported.subscribe()
     }
 
     /// A leader's report has been taken in.
@@ -167,6 +162,9 @@ impl PlacementHost {
         loop {
             let wall_ms = self.wall_ms();
             match self.update(|placement| placement.timestamps(wall_ms, count))? {
+                // Looked at after they were taken: then they were taken under the lease. Those that
+                // were not are given to nobody.
+                Ok(_) if !self.has_lease() => self.confirm().await?,
                 Ok(timestamp) => {
                     self.0.store.metrics().timestamps(u64::from(count));
                     return Ok(timestamp);
@@ -179,6 +177,20 @@ impl PlacementHost {
                 }
             }
         }
+    }
+
+    fn has_lease(&self) -> bool {
+        let view = self.0.store.views().get(RegionId::SYSTEM);
+        view.is_some_and(|view| view.has_lease(self.now()))
+    }
+
+    /// Asks the group whether this node leads it still, which renews the lease.
+    async fn confirm(&self) -> Result<(), HostError> {
+        let header = self.led().as_ref().map(|led| led.header).ok_or(NotPlacementLeader)?;
+        let (send, receive) = oneshot::channel();
+        let reply = reply_into(send);
+        self.0.store.request(ShardInput::ReadIndex(ReadRequest { header, reply }));
+        Ok(receive.await.unwrap_or(Err(RegionError::Undetermined))?)
     }
 
     /// The caller holds the turn. If it is not known whether the rows were written, memory is no
@@ -226,8 +238,9 @@ impl PlacementHost {
         if led.as_ref().is_some_and(|led| led.term == report.term) {
             return Ok(());
         }
-        let placement =
-            Placement::load(self.cluster_id(), self.rows()?, self.now(), self.wall_ms())?;
+        let rows = rows(&**self.0.store.engine(), &KeyRange::all())?;
+        let mut placement = Placement::load(self.cluster_id(), rows, self.now(), self.wall_ms())?;
+        placement.configure(self.0.settings);
         let header = RequestHeader {
             region_id: report.region.id,
             peer: report.leader,
@@ -236,32 +249,40 @@ impl PlacementHost {
         };
         *led = Some(Led { placement, term: report.term, header });
         drop(led);
+        tracing::info!(term = report.term, "the placement driver runs here");
         self.0.leads.send_replace(true);
         Ok(())
     }
 
     /// This node no longer leads the system region.
     pub(crate) fn step_down(&self) {
-        *self.led() = None;
-        self.0.leads.send_replace(false);
-    }
-
-    fn rows(&self) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
-        let (start, end) = keys::data_range(RegionId::SYSTEM, &base::KeyRange::all());
-        let snapshot = self.0.store.engine().snapshot();
-        let options = IterOptions::within(base::KeyRange::new(start, end));
-        let mut cursor = snapshot.iter(Cf::Default, options)?;
-        let mut rows = Vec::new();
-        let mut valid = cursor.seek_to_first()?;
-        while valid {
-            let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
-            rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(cursor.value())));
-            valid = cursor.next()?;
+        if self.led().take().is_some() {
+            tracing::info!("the placement driver has left this node");
         }
-        Ok(rows)
+        self.0.leads.send_replace(false);
+        self.0.outlets.close();
     }
 
     fn led(&self) -> MutexGuard<'_, Option<Led>> {
         self.0.led.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The placement driver's rows in `range`, as far as the replica here has applied them.
+pub(crate) fn rows(
+    engine: &dyn Engine,
+    range: &KeyRange,
+) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+    let (start, end) = keys::data_range(RegionId::SYSTEM, range);
+    let snapshot = engine.snapshot();
+    let options = IterOptions::within(KeyRange::new(start, end));
+    let mut cursor = snapshot.iter(Cf::Default, options)?;
+    let mut rows = Vec::new();
+    let mut valid = cursor.seek_to_first()?;
+    while valid {
+        let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
+        rows.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(cursor.value())));
+        valid = cursor.next()?;
+    }
+    Ok(rows)
 }

@@ -1,19 +1,42 @@
 //! What the store tells the placement driver: region heartbeats when something changed and once a
 //! minute, store heartbeats every ten seconds, and, for the system region itself, that the
-//! placement driver lives here now.
+//! placement driver lives here now. And back: the orders that come for the regions led here.
+//!
+//! ```text
+//!   store thread ── Report ──> pass_on ─> PlacementHost: lead, step down
+//!                                │
+//!                                └─────> Regions ──┬─ it runs here: PlacementHost, orders
+//!                                                  └─ elsewhere: a RegionHeartbeat stream, orders
+//!                                           orders ──> ShardInput::ChangePeers, TransferLeader
+//!                     Stores ── StoreHeartbeat every ten seconds, wherever it runs
+//! ```
+//!
+//! Each runs by itself: the news that this node leads must not wait for a call to the leader of
+//! before. A placement driver that has just begun, here or elsewhere, knows no region: all that are
+//! led here are reported to it at once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use base::RegionId;
+use placement::{Order, Step};
 use proto::{metapb, pdpb};
 use storage::engine::Cf;
 use storage::keys;
-use store::{RegionReport, Report};
-use tokio::sync::mpsc;
+use store::{
+    ChangePeersRequest, RegionError, RegionReport, Report, RequestHeader, ShardInput,
+    TransferRequest,
+};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::disk_watch::DiskWatch;
-use crate::placement_host::{HostError, PlacementHost};
+use crate::placement_host::HostError;
+use crate::placement_link::{KnownMembers, LinkError, LocalMembers, PlacementLink};
+use crate::store_handle::reply_into;
 
 /// Time between two heartbeats of the store.
 const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
@@ -21,132 +44,381 @@ const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// Time until a refused heartbeat of the store is sent again: a store that starts is not known yet.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// Carries reports from the store thread to the placement driver.
+/// A heartbeat of the store that is not answered for so long is sent again.
+const HEARTBEAT_BUDGET: Duration = Duration::from_secs(2);
+
+/// Region heartbeats on their way to another node.
+const STREAM_HEARTBEATS_MAX: usize = 1_024;
+
+/// A leader of the placement driver that does not take a heartbeat for so long is given up.
+const STREAM_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a reporter is made of.
+#[derive(Clone)]
 pub(crate) struct Reporter {
-    host: PlacementHost,
+    link: PlacementLink,
+    /// Who the members are, and where that is kept.
+    members: LocalMembers,
+    known: KnownMembers,
+    /// This store, as it is announced.
     store: metapb::Store,
     disk: DiskWatch,
-    started_unix_seconds: u64,
-    /// The latest report of each region led here: a placement driver that has just been loaded
-    /// knows none of them.
-    led: BTreeMap<RegionId, RegionReport>,
 }
 
 impl Reporter {
-    pub(crate) fn new(host: PlacementHost, store: metapb::Store, disk: DiskWatch) -> Self {
-        let started_unix_seconds = host.wall_ms() / 1000;
-        Self { host, store, disk, started_unix_seconds, led: BTreeMap::new() }
+    pub(crate) fn new(
+        link: &PlacementLink,
+        members: &LocalMembers,
+        known: KnownMembers,
+        store: &metapb::Store,
+        disk: &DiskWatch,
+    ) -> Self {
+        let (link, members) = (link.clone(), members.clone());
+        Self { link, members, known, store: store.clone(), disk: disk.clone() }
     }
 
-    /// Runs until the store thread is gone. `on_fatal` is told if the placement driver's rows
-    /// cannot be read.
-    pub(crate) async fn run(
-        mut self,
-        mut reports: mpsc::UnboundedReceiver<Report>,
-        on_fatal: impl Fn(String),
-    ) {
-        let mut heartbeat = tokio::time::interval(STORE_HEARTBEAT_INTERVAL);
+    /// Starts its tasks. Returns whether the last heartbeat of the store was taken; `on_fatal` is
+    /// told if the placement driver's rows cannot be read.
+    pub(crate) fn start(
+        self,
+        tasks: &mut JoinSet<()>,
+        reports: mpsc::UnboundedReceiver<Report>,
+        on_fatal: impl Fn(String) + Send + 'static,
+    ) -> watch::Receiver<bool> {
+        let (accepted, accepts) = watch::channel(false);
+        let (sender, regions) = mpsc::unbounded_channel();
+        let (again, hurry) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        tasks.spawn(pass_on(self.link.clone(), reports, sender, on_fatal));
+        tasks.spawn(Stores::new(self.clone(), again.clone(), hurry.clone()).run(accepted));
+        let led = BTreeMap::new();
+        tasks.spawn(Regions { link: self.link, regions, led, again, hurry }.run());
+        accepts
+    }
+}
+
+/// Passes reports on, and tells the placement driver's home what concerns it.
+async fn pass_on(
+    link: PlacementLink,
+    mut reports: mpsc::UnboundedReceiver<Report>,
+    regions: mpsc::UnboundedSender<Report>,
+    on_fatal: impl Fn(String),
+) {
+    while let Some(report) = reports.recv().await {
+        let taken: Result<(), HostError> = match &report {
+            Report::Leads(report) if report.region.id.is_system() => link.host().lead(report),
+            Report::Lost(region) if region.is_system() => {
+                link.host().step_down();
+                Ok(())
+            }
+            _ => Ok(()),
+        };
+        if let Err(error) = taken {
+            on_fatal(format!("the placement driver cannot start: {error}"));
+        }
+        if regions.send(report).is_err() {
+            return;
+        }
+    }
+}
+
+/// Sends the store's heartbeats.
+struct Stores {
+    reporter: Reporter,
+    started_unix_seconds: u64,
+    /// Told when a placement driver has taken a heartbeat after one that was not taken.
+    again: Arc<Notify>,
+    /// Tells that another placement driver has begun.
+    hurry: Arc<Notify>,
+}
+
+impl Stores {
+    fn new(reporter: Reporter, again: Arc<Notify>, hurry: Arc<Notify>) -> Self {
+        let started_unix_seconds = reporter.link.host().wall_ms() / 1000;
+        Self { reporter, started_unix_seconds, again, hurry }
+    }
+
+    async fn run(self, accepted: watch::Sender<bool>) {
+        let mut was_taken = false;
         loop {
-            tokio::select! {
-                report = reports.recv() => match report {
-                    Some(report) => {
-                        if let Err(error) = self.take(report) {
-                            on_fatal(format!("the placement driver cannot start: {error}"));
-                        }
-                    }
-                    None => return,
-                },
-                _ = heartbeat.tick() => {
-                    if !self.store_heartbeat() {
-                        heartbeat.reset_after(RETRY_INTERVAL);
-                    }
-                }
+            let taken = self.heartbeat().await;
+            if taken && !was_taken {
+                self.again.notify_one();
+            }
+            was_taken = taken;
+            accepted.send_replace(taken);
+            if taken {
+                self.reporter.members.remember(&self.reporter.known).await;
+            }
+            let wait = if taken { STORE_HEARTBEAT_INTERVAL } else { RETRY_INTERVAL };
+            // Whichever comes first.
+            let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
+        }
+    }
+
+    /// Returns whether it was taken.
+    async fn heartbeat(&self) -> bool {
+        let Reporter { link, store, disk, .. } = &self.reporter;
+        let (capacity, available) = disk.space();
+        let handle = link.host().store();
+        let stats = pdpb::StoreStats {
+            store_id: store.id,
+            capacity,
+            available,
+            used_size: handle.engine().properties().file_bytes,
+            region_count: u32::try_from(handle.views().all().len()).unwrap_or(u32::MAX),
+            start_time: u32::try_from(self.started_unix_seconds).unwrap_or(u32::MAX),
+            ..Default::default()
+        };
+        let header = link.header();
+        let request =
+            pdpb::StoreHeartbeatRequest { header, stats: Some(stats), ..Default::default() };
+        match link.store_heartbeat(&request, HEARTBEAT_BUDGET).await {
+            Ok(()) => true,
+            Err(error @ LinkError::Unavailable { .. }) => {
+                tracing::debug!(%error, "heartbeat not delivered");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "heartbeat refused");
+                false
+            }
+        }
+    }
+}
+
+/// Reports the regions led here.
+struct Regions {
+    link: PlacementLink,
+    regions: mpsc::UnboundedReceiver<Report>,
+    /// The latest report of each region led here.
+    led: BTreeMap<RegionId, RegionReport>,
+    again: Arc<Notify>,
+    hurry: Arc<Notify>,
+}
+
+/// Whether there is more to do.
+#[derive(PartialEq, Eq)]
+enum Then {
+    GoOn,
+    /// The store thread is gone.
+    End,
+}
+
+/// A stream to the placement driver elsewhere.
+struct Stream {
+    heartbeats: mpsc::Sender<pdpb::RegionHeartbeatRequest>,
+    answers: Streaming<pdpb::RegionHeartbeatResponse>,
+}
+
+impl Regions {
+    async fn run(mut self) {
+        let mut leads = self.link.host().leads();
+        loop {
+            let here = *leads.borrow_and_update();
+            let then = if here { self.report_here().await } else { self.report_elsewhere().await };
+            if then == Then::End {
+                return;
             }
         }
     }
 
-    fn take(&mut self, report: Report) -> Result<(), HostError> {
-        match report {
-            Report::Leads(report) if report.region.id.is_system() => {
-                self.host.lead(&report)?;
-                self.led.values().for_each(|report| self.region_heartbeat(report));
-                self.store_heartbeat();
+    /// As long as the placement driver runs here.
+    async fn report_here(&mut self) -> Then {
+        let mut leads = self.link.host().leads();
+        let mut orders = self.link.host().bind(self.link.host().store().store_id());
+        self.hurry.notify_one();
+        self.led.values().for_each(|report| self.tell(report));
+        let again = self.again.clone();
+        loop {
+            tokio::select! {
+                report = self.regions.recv() => match report {
+                    Some(report) => if let Some(report) = self.take(report) {
+                        self.tell(&report);
+                    },
+                    None => return Then::End,
+                },
+                Some(order) = orders.recv() => self.obey(order),
+                () = again.notified() => self.led.values().for_each(|report| self.tell(report)),
+                () = until(&mut leads, false) => return Then::GoOn,
             }
-            Report::Lost(region) if region.is_system() => self.host.step_down(),
+        }
+    }
+
+    /// As long as it runs elsewhere, or nobody knows where.
+    async fn report_elsewhere(&mut self) -> Then {
+        let mut leads = self.link.host().leads();
+        let link = self.link.clone();
+        let mut opening = Box::pin(open_stream(&link));
+        let mut stream = loop {
+            tokio::select! {
+                stream = &mut opening => break stream,
+                report = self.regions.recv() => match report {
+                    Some(report) => drop(self.take(report)),
+                    None => return Then::End,
+                },
+                () = until(&mut leads, true) => return Then::GoOn,
+            }
+        };
+        self.hurry.notify_one();
+        let led: Vec<_> = self.led.values().cloned().collect();
+        for report in &led {
+            if !self.send(&stream, report).await {
+                return Then::GoOn;
+            }
+        }
+        loop {
+            let alive = tokio::select! {
+                report = self.regions.recv() => match report {
+                    Some(report) => match self.take(report) {
+                        Some(report) => self.send(&stream, &report).await,
+                        None => true,
+                    },
+                    None => return Then::End,
+                },
+                answer = stream.answers.message() => self.answered(answer),
+                () = until(&mut leads, true) => return Then::GoOn,
+            };
+            if !alive {
+                link.remote().forget_leader();
+                return Then::GoOn;
+            }
+        }
+    }
+
+    /// Takes a report down; returns it if it is to be passed on.
+    fn take(&mut self, report: Report) -> Option<RegionReport> {
+        match report {
             Report::Leads(report) => {
-                self.region_heartbeat(&report);
-                self.led.insert(report.region.id, report);
+                self.led.insert(report.region.id, report.clone());
+                Some(report)
             }
             Report::Lost(region) => {
                 self.led.remove(&region);
+                None
             }
         }
-        Ok(())
     }
 
-    fn region_heartbeat(&self, report: &RegionReport) {
+    /// Tells the placement driver here.
+    fn tell(&self, report: &RegionReport) {
+        let (host, request) = (self.link.host(), self.heartbeat(report));
+        // A heartbeat that finds no placement driver, or one that does not know the cluster yet, is
+        // made good by a later one.
+        match host.update(|placement| placement.region_heartbeat(&request)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "heartbeat refused"),
+            Err(error) => tracing::debug!(%error, "heartbeat not delivered"),
+        }
+        host.region_reported();
+    }
+
+    /// Tells the placement driver elsewhere; false if the stream is of no use any more.
+    async fn send(&self, stream: &Stream, report: &RegionReport) -> bool {
+        let heartbeat = stream.heartbeats.send(self.heartbeat(report));
+        let sent = matches!(tokio::time::timeout(STREAM_TIMEOUT, heartbeat).await, Ok(Ok(())));
+        self.link.host().region_reported();
+        sent
+    }
+
+    /// Returns whether the stream goes on.
+    fn answered(
+        &self,
+        answer: Result<Option<pdpb::RegionHeartbeatResponse>, tonic::Status>,
+    ) -> bool {
+        let answer = match answer {
+            Ok(Some(answer)) => answer,
+            Ok(None) => return false,
+            Err(status) => {
+                tracing::debug!(error = status.message(), "the stream of heartbeats ended");
+                return false;
+            }
+        };
+        if let Some(error) = answer.header.as_ref().and_then(|header| header.error.as_ref()) {
+            tracing::debug!(error = error.message, "heartbeat refused");
+        }
+        if let Some(order) = Order::from_wire(&answer) {
+            self.obey(order);
+        }
+        true
+    }
+
+    fn heartbeat(&self, report: &RegionReport) -> pdpb::RegionHeartbeatRequest {
         let (start, end) = keys::data_range(report.region.id, &report.region.range);
         let range = base::KeyRange::new(start, end);
-        let engine = self.host.store().engine();
+        let engine = self.link.host().store().engine();
         let size = engine.approximate_size(Cf::Default, &range).unwrap_or_else(|error| {
             tracing::warn!(region = %report.region.id, %error, "size unknown");
             0
         });
-        let request = pdpb::RegionHeartbeatRequest {
-            header: Some(self.header()),
+        let peer = |id| report.region.peer(id).map(store::peer_to_proto);
+        let down = report.down.iter().filter_map(|(id, down_seconds)| {
+            Some(pdpb::PeerStats { peer: Some(peer(*id)?), down_seconds: *down_seconds })
+        });
+        pdpb::RegionHeartbeatRequest {
+            header: self.link.header(),
             region: Some(store::region_to_proto(&report.region)),
             leader: Some(store::peer_to_proto(&report.leader)),
+            down_peers: down.collect(),
+            pending_peers: report.pending.iter().filter_map(|id| peer(*id)).collect(),
             term: report.term,
             bytes_written: report.written_bytes,
             keys_written: report.written_keys,
             approximate_size: size,
             ..Default::default()
-        };
-        self.log_refusal(self.host.update(|placement| placement.region_heartbeat(&request)));
-        self.host.region_reported();
-    }
-
-    /// Returns whether it was taken.
-    fn store_heartbeat(&mut self) -> bool {
-        let (capacity, available) = self.disk.space();
-        let stats = pdpb::StoreStats {
-            store_id: self.store.id,
-            capacity,
-            available,
-            used_size: self.host.store().engine().properties().file_bytes,
-            region_count: u32::try_from(self.host.store().views().all().len()).unwrap_or(u32::MAX),
-            start_time: u32::try_from(self.started_unix_seconds).unwrap_or(u32::MAX),
-            ..Default::default()
-        };
-        let request = pdpb::StoreHeartbeatRequest {
-            header: Some(self.header()),
-            stats: Some(stats),
-            ..Default::default()
-        };
-        let (now, wall_ms) = (self.host.now(), self.host.wall_ms());
-        let result = self.host.update(|p| p.store_heartbeat(&request, now, wall_ms).map(drop));
-        let taken = matches!(result, Ok(Ok(())));
-        self.log_refusal(result);
-        taken
-    }
-
-    /// A heartbeat that finds no placement driver, or one that does not know the cluster yet, is
-    /// made good by a later one.
-    fn log_refusal(
-        &self,
-        result: Result<
-            Result<(), placement::PlacementError>,
-            crate::placement_host::NotPlacementLeader,
-        >,
-    ) {
-        match result {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "heartbeat refused"),
-            Err(error) => tracing::debug!(%error, "heartbeat not delivered"),
         }
     }
 
-    fn header(&self) -> pdpb::RequestHeader {
-        pdpb::RequestHeader { cluster_id: self.host.cluster_id().0, ..Default::default() }
+    /// Hands an order to the store. It is checked there against the region as it is; if it is
+    /// refused, the placement driver sees that nothing happened.
+    fn obey(&self, order: Order) {
+        let Order { region_id, epoch, leader, step } = order;
+        tracing::info!(region = %region_id, ?step, "ordered");
+        let header = RequestHeader { region_id, peer: leader, epoch: Some(epoch), term: 0 };
+        let (send, receive) = tokio::sync::oneshot::channel();
+        let reply = reply_into(send);
+        let input = match step {
+            Step::ChangePeers(changes) => {
+                ShardInput::ChangePeers(ChangePeersRequest { header, changes, reply })
+            }
+            Step::TransferLeader(to) => {
+                ShardInput::TransferLeader(TransferRequest { header, to: to.id, reply })
+            }
+        };
+        self.link.host().store().request(input);
+        tokio::spawn(async move {
+            if let Err(error) = receive.await.unwrap_or(Err(RegionError::Undetermined)) {
+                tracing::debug!(region = %region_id, %error, "order refused");
+            }
+        });
     }
+}
+
+/// Until the placement driver runs here, or does not.
+async fn until(leads: &mut watch::Receiver<bool>, here: bool) {
+    // The sender lives as long as the link.
+    let _ = leads.wait_for(|leads| *leads == here).await;
+}
+
+/// Opens a stream to whoever leads, as soon as somebody does.
+async fn open_stream(link: &PlacementLink) -> Stream {
+    loop {
+        match try_open(link).await {
+            Ok(stream) => return stream,
+            Err(cause) => {
+                tracing::debug!(cause, "no stream of heartbeats");
+                link.remote().forget_leader();
+                tokio::time::sleep(RETRY_INTERVAL).await;
+            }
+        }
+    }
+}
+
+async fn try_open(link: &PlacementLink) -> Result<Stream, String> {
+    let mut client = link.remote().leader().await?;
+    let (heartbeats, receiver) = mpsc::channel(STREAM_HEARTBEATS_MAX);
+    let open = client.region_heartbeat(ReceiverStream::new(receiver));
+    let opened = tokio::time::timeout(STREAM_TIMEOUT, open).await;
+    let opened = opened.map_err(|_| "no answer".to_owned())?;
+    let answers = opened.map_err(|status| status.message().to_owned())?.into_inner();
+    Ok(Stream { heartbeats, answers })
 }

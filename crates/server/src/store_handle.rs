@@ -11,6 +11,7 @@ use base::{ClusterId, Region, StoreId};
 use bytes::Bytes;
 use storage::engine::{Cached, Cf, Engine, EngineError, Snapshot};
 use storage::keys;
+use store::snapshot::SnapshotFolder;
 use store::{
     Proposal, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader,
     ShardInput, WriteResult, Writes,
@@ -22,20 +23,28 @@ use crate::clock::Clock;
 use crate::latch_table::{LatchGuard, LatchTable};
 use crate::metrics::Metrics;
 use crate::runtime::Mailbox;
+use crate::transport::Inbox;
 
 /// What every part of the node may know of its store. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct StoreHandle(Arc<Shared>);
 
 struct Shared {
-    cluster_id: ClusterId,
-    api_version: ApiVersion,
-    engine: Arc<dyn Engine>,
-    views: Arc<RegionViews>,
-    mailbox: Mailbox,
-    clock: Clock,
+    parts: StoreParts,
     latches: Arc<LatchTable>,
-    metrics: Arc<Metrics>,
+}
+
+/// What a store handle is made of.
+pub(crate) struct StoreParts {
+    pub(crate) cluster_id: ClusterId,
+    pub(crate) api_version: ApiVersion,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) views: Arc<RegionViews>,
+    pub(crate) mailbox: Mailbox,
+    /// The same folder that the threads have.
+    pub(crate) snapshots: SnapshotFolder,
+    pub(crate) clock: Clock,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// Why a read is not allowed here and now.
@@ -48,65 +57,64 @@ pub(crate) enum ReadRefusal {
 }
 
 impl StoreHandle {
-    pub(crate) fn new(
-        cluster_id: ClusterId,
-        api_version: ApiVersion,
-        engine: Arc<dyn Engine>,
-        views: Arc<RegionViews>,
-        mailbox: Mailbox,
-        clock: Clock,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        let latches = Arc::default();
-        let shared =
-            Shared { cluster_id, api_version, engine, views, mailbox, clock, latches, metrics };
-        Self(Arc::new(shared))
+    pub(crate) fn new(parts: StoreParts) -> Self {
+        Self(Arc::new(Shared { parts, latches: Arc::default() }))
     }
 
     /// This store.
     pub(crate) fn store_id(&self) -> StoreId {
-        self.0.views.store_id()
+        self.0.parts.views.store_id()
     }
 
     /// The cluster it belongs to.
     pub(crate) fn cluster_id(&self) -> ClusterId {
-        self.0.cluster_id
+        self.0.parts.cluster_id
     }
 
     /// The mode of its raw data.
     pub(crate) fn api_version(&self) -> ApiVersion {
-        self.0.api_version
+        self.0.parts.api_version
     }
 
     /// The node's clocks.
     pub(crate) fn clock(&self) -> Clock {
-        self.0.clock
+        self.0.parts.clock
     }
 
     /// The node's counters.
     pub(crate) fn metrics(&self) -> &Metrics {
-        &self.0.metrics
+        &self.0.parts.metrics
     }
 
     pub(crate) fn shared_metrics(&self) -> &Arc<Metrics> {
-        &self.0.metrics
+        &self.0.parts.metrics
     }
 
     /// The engine, for its properties and sizes; data is read through a [`ReadGuard`].
     pub(crate) fn engine(&self) -> &Arc<dyn Engine> {
-        &self.0.engine
+        &self.0.parts.engine
+    }
+
+    /// The way in for what other stores send.
+    pub(crate) fn inbox(&self) -> Arc<dyn Inbox> {
+        Arc::new(self.0.parts.mailbox.clone())
+    }
+
+    /// Where the files of snapshots lie.
+    pub(crate) fn snapshots(&self) -> &SnapshotFolder {
+        &self.0.parts.snapshots
     }
 
     /// The views of all regions.
     pub(crate) fn views(&self) -> &RegionViews {
-        &self.0.views
+        &self.0.parts.views
     }
 
     /// Whether the leader here may answer a read now. Checks store, region, peer, leader, term and
     /// epoch in this order.
     pub(crate) fn read(&self, header: &RequestHeader) -> Result<ReadGuard, ReadRefusal> {
-        let view = self.0.views.route(header).map_err(ReadRefusal::Region)?;
-        if !view.has_lease(self.0.clock.now()) {
+        let view = self.0.parts.views.route(header).map_err(ReadRefusal::Region)?;
+        if !view.has_lease(self.0.parts.clock.now()) {
             return Err(ReadRefusal::NeedsReadIndex);
         }
         Ok(ReadGuard { view, leased: true, store: self.clone() })
@@ -118,13 +126,13 @@ impl StoreHandle {
         &self,
         header: &RequestHeader,
     ) -> Result<ReadGuard, RegionError> {
-        self.0.metrics.read_index();
+        self.0.parts.metrics.read_index();
         let (send, receive) = oneshot::channel();
         let reply = reply_into(send);
         let request = ShardInput::ReadIndex(ReadRequest { header: *header, reply });
         self.request(request);
         receive.await.unwrap_or(Err(RegionError::Undetermined))?;
-        let view = self.0.views.route(header)?;
+        let view = self.0.parts.views.route(header)?;
         Ok(ReadGuard { view, leased: false, store: self.clone() })
     }
 
@@ -142,15 +150,9 @@ impl StoreHandle {
     }
 
     pub(crate) fn request(&self, input: ShardInput) {
-        let Err(input) = self.0.mailbox.request(input) else { return };
-        let busy =
-            || RegionError::ServerIsBusy { reason: "the store's mailbox is full".to_owned() };
-        match *input {
-            ShardInput::Propose(proposal) => proposal.reply.answer(Err(busy())),
-            ShardInput::ReadIndex(request) => request.reply.answer(Err(busy())),
-            ShardInput::Split(request) => request.reply.answer(Err(busy())),
-            _ => unreachable!("only proposals, reads and splits are requests"),
-        }
+        let Err(input) = self.0.parts.mailbox.request(input) else { return };
+        let reason = "the store's mailbox is full".to_owned();
+        input.refuse(RegionError::ServerIsBusy { reason });
     }
 
     /// Takes the latches of all `keys`; waits until earlier holders gave them back.
@@ -187,25 +189,29 @@ impl ReadGuard {
 
     /// The value of `key`. May read the disk.
     pub(crate) fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.store.0.engine.get(cf, &keys::region_data_key(self.view.region.id, key))
+        self.store.0.parts.engine.get(cf, &keys::region_data_key(self.view.region.id, key))
     }
 
     /// The value of `key` if that can be told without reading the disk.
     pub(crate) fn get_if_cached(&self, cf: Cf, key: &[u8]) -> Result<Cached, EngineError> {
-        self.store.0.engine.get_if_cached(cf, &keys::region_data_key(self.view.region.id, key))
+        self.store
+            .0
+            .parts
+            .engine
+            .get_if_cached(cf, &keys::region_data_key(self.view.region.id, key))
     }
 
     /// The data as it is now. All of the engine's: the reader stays in the region's range.
     pub(crate) fn snapshot(&self) -> Arc<dyn Snapshot> {
-        self.store.0.engine.snapshot()
+        self.store.0.parts.engine.snapshot()
     }
 
     /// The second look, after the data was taken.
     pub(crate) fn check(&self) -> Result<(), RegionError> {
         let id = self.view.region.id;
-        let now = self.store.0.views.get(id).ok_or(RegionError::RegionNotFound(id))?;
+        let now = self.store.0.parts.views.get(id).ok_or(RegionError::RegionNotFound(id))?;
         now.check_epoch(Some(self.view.region.epoch))?;
-        if self.leased && !now.still_readable(&self.view, self.store.0.clock.now()) {
+        if self.leased && !now.still_readable(&self.view, self.store.0.parts.clock.now()) {
             return Err(RegionError::StaleCommand(id));
         }
         Ok(())

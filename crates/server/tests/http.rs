@@ -239,7 +239,8 @@ async fn stores_in_the_shape_of_pd() {
     let (store, status) = (&all["stores"][0]["store"], &all["stores"][0]["status"]);
     let address = running.node.address().to_string();
     assert_eq!((&store["id"], &store["address"]), (&json!(1), &json!(address)));
-    assert_eq!((&store["status_address"], &store["labels"]), (&json!(address), &json!([])));
+    let labels = json!([{ "key": "api-version", "value": "V1" }]);
+    assert_eq!((&store["status_address"], &store["labels"]), (&json!(address), &labels));
     assert_eq!((&store["version"], &store["state_name"]), (&json!("8.5.0"), &json!("Up")));
     assert_eq!(store["node_state_name"], "Serving");
     assert!(store["start_timestamp"].as_u64().unwrap() > 1_700_000_000);

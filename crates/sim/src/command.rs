@@ -1,5 +1,7 @@
 //! The command line: what is asked for, and how the answer looks.
 
+use std::fmt;
+use std::io::{self, Write as _};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -103,7 +105,10 @@ fn run_raft(command: &RaftCommand) -> bool {
             Ok(report) => totals.add(&report.totals),
             Err(failure) => {
                 broken += 1;
-                println!("{failure}\n  again, with a trace: {}", replay(seed, &command.options));
+                tell(format_args!(
+                    "{failure}\n  again, with a trace: {}",
+                    replay(seed, &command.options)
+                ));
             }
         }
         runs += 1;
@@ -111,12 +116,14 @@ fn run_raft(command: &RaftCommand) -> bool {
     let steps = runs * command.options.steps;
     let seconds = began.elapsed().as_secs_f64();
     let speed = steps as f64 / seconds;
-    print!("{totals}");
-    println!("{runs} seeds, {steps} steps in {seconds:.1} s: {speed:.0} steps/s, {broken} broken");
+    tell(format_args!("{totals}"));
+    tell(format_args!(
+        "{runs} seeds, {steps} steps in {seconds:.1} s: {speed:.0} steps/s, {broken} broken"
+    ));
     let missing = totals.missing();
     let whole = runs >= SEEDS && !missing.is_empty();
     if whole {
-        println!("never happened: {missing:?}");
+        tell(format_args!("never happened: {missing:?}"));
     }
     broken == 0 && !whole
 }
@@ -124,15 +131,20 @@ fn run_raft(command: &RaftCommand) -> bool {
 /// Looks for each rule of the core, broken on purpose. Whether all are found.
 #[cfg(feature = "mutations")]
 fn run_mutations() -> bool {
-    println!("| rule | seeds | seconds | what found it |");
-    println!("| --- | --- | --- | --- |");
+    tell(format_args!("| rule | seeds | seconds | what found it |"));
+    tell(format_args!("| --- | --- | --- | --- |"));
     let mut all = true;
     for rule in raft::Rule::ALL {
         let hunt = raft::hunt(rule, MUTATION_LIMIT);
-        println!("{hunt}");
+        tell(format_args!("{hunt}"));
         all &= hunt.found.is_some();
     }
     all
+}
+
+/// Prints a line. Whoever reads it may have read enough.
+fn tell(line: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// The command that repeats a run.

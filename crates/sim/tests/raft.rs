@@ -2,8 +2,8 @@
 
 use pontoon_sim::raft::{RaftOptions, Totals, run};
 
-/// Seeds in the usual test run. `./x sim raft` runs more.
-const SEEDS: u64 = 2_000;
+/// Seeds in the usual test run: a few seconds. `./x sim raft` runs more.
+const SEEDS: u64 = 4_000;
 
 /// Names the seed if the run panics.
 struct Guard(u64);

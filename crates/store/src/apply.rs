@@ -10,20 +10,28 @@
 //! Invariants: 1. An entry's data and the applied index that covers it are in the same batch. 2.
 //! The applied index only grows, by one an entry. 3. Nobody is answered, and no `Applied` leaves,
 //! before the batch is written. 4. What is held in memory of a region changes only after its entry
-//! was staged without error.
+//! was staged without error. 5. Steps of a replica's life (a snapshot comes, the replica goes) are
+//! told once the engine is synced behind them: what follows may destroy the log.
+//!
+//! `stage` says what each entry does, `life` what is not in the log.
+
+mod life;
+mod stage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base::{Cut, Entry, EntryKind, Epoch, Index, Region, RegionId, Term};
+use base::{Entry, Index, PeerId, Region, RegionId, Term};
+use raft::{ConfChange, LogPos};
 use storage::engine::{Cf, Engine, WriteBatch};
 use storage::keys;
 
-use crate::bootstrap;
-use crate::command::{self, Command, CommandError, Write, WriteIter};
+use crate::job::Job;
 use crate::reply::{ReplyTo, WriteResult};
 use crate::states::ApplyState;
 use crate::{Fatal, RegionError};
+
+pub use life::Installation;
 
 /// A batch over this size is written before more is staged.
 const BATCH_BYTES_MAX: usize = 4 << 20;
@@ -54,9 +62,47 @@ pub struct ApplyTask {
 #[derive(Debug)]
 pub enum ApplyInput {
     /// A region's replica exists from now on.
-    Create(Arc<Region>, ApplyState),
+    Create {
+        /// Its descriptor.
+        region: Arc<Region>,
+        /// How far it is applied.
+        state: ApplyState,
+        /// Term of the last entry applied.
+        term: Term,
+        /// The replica here.
+        peer: PeerId,
+    },
     /// Entries to apply.
     Apply(ApplyTask),
+    /// A member needs a snapshot that covers at least this entry: made once that is applied.
+    Snapshot {
+        /// Of this region.
+        region_id: RegionId,
+        /// For this peer.
+        to: PeerId,
+        /// What it must cover.
+        at_least: Index,
+    },
+    /// A snapshot is about to replace what the replica holds, if it holds anything: the region is
+    /// Applying from now on, and nothing of it is applied until it is installed.
+    BeginInstall(Installation),
+    /// The snapshot's data are in the engine: the region is Normal again.
+    FinishInstall(Installation),
+    /// The replica goes for ever. Its epoch is the one as of which it is no member any more.
+    Destroy(Arc<Region>, PeerId),
+    /// The data of a region that went are gone too.
+    Forget(RegionId),
+}
+
+/// What happened to a replica beside entries. Durable when it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Milestone {
+    /// The region is Applying: its log may be replaced.
+    Applying,
+    /// The snapshot is installed.
+    Installed,
+    /// The region is a Tombstone of this peer: its log may go, and its data.
+    Destroyed(PeerId),
 }
 
 /// How far a region's replica has got: written to the engine, visible to readers.
@@ -78,6 +124,10 @@ pub struct Applied {
     pub region: Option<Arc<Region>>,
     /// Regions that these entries cut off this one. Their states are written, their logs are not.
     pub births: Vec<Arc<Region>>,
+    /// Changes of members among these entries, with their indexes.
+    pub conf_changes: Vec<(Index, ConfChange)>,
+    /// A step in the replica's life that follows these entries, if there are any.
+    pub milestone: Option<Milestone>,
 }
 
 /// What leaves a turn of the applier, in the order in which the driver takes it.
@@ -87,12 +137,16 @@ pub struct ApplyOutbox {
     pub replies: Vec<(ReplyTo, WriteResult)>,
     /// For the shards.
     pub applied: Vec<Applied>,
+    /// For the pool.
+    pub jobs: Vec<Job>,
     /// The node must stop: the engine failed or an entry cannot be read.
     pub fatal: Option<Fatal>,
 }
 
 struct ApplyRegion {
     region: Arc<Region>,
+    /// The replica here.
+    peer: PeerId,
     state: ApplyState,
     term: Term,
     written_bytes: u64,
@@ -100,13 +154,32 @@ struct ApplyRegion {
     /// The descriptor changed and the shard does not know yet.
     changed: bool,
     births: Vec<Arc<Region>>,
+    conf_changes: Vec<(Index, ConfChange)>,
+    /// Members that wait for a snapshot of at least this entry.
+    wanted: Vec<(PeerId, Index)>,
+    /// An entry has removed the replica: those behind it are nobody's.
+    removed: bool,
 }
 
 impl ApplyRegion {
-    fn new(region: Arc<Region>, state: ApplyState) -> Self {
-        let (term, written_bytes, written_keys) = (0, 0, 0);
-        let (changed, births) = (false, Vec::new());
-        Self { region, state, term, written_bytes, written_keys, changed, births }
+    fn new(region: Arc<Region>, state: ApplyState, term: Term, peer: PeerId) -> Self {
+        Self {
+            region,
+            peer,
+            state,
+            term,
+            written_bytes: 0,
+            written_keys: 0,
+            changed: false,
+            births: Vec::new(),
+            conf_changes: Vec::new(),
+            wanted: Vec::new(),
+            removed: false,
+        }
+    }
+
+    fn pos(&self) -> LogPos {
+        LogPos { index: self.state.applied, term: self.term }
     }
 }
 
@@ -118,6 +191,8 @@ pub struct Applier {
     batch: WriteBatch,
     /// Regions with something staged.
     staged: Vec<RegionId>,
+    /// Written, to be told once the engine is synced.
+    unsynced: Vec<Applied>,
     replies: Vec<(ReplyTo, WriteResult)>,
     keys_written: u64,
 }
@@ -130,6 +205,7 @@ impl Applier {
             regions: BTreeMap::new(),
             batch: WriteBatch::new(),
             staged: Vec::new(),
+            unsynced: Vec::new(),
             replies: Vec::new(),
             keys_written: 0,
         }
@@ -144,13 +220,7 @@ impl Applier {
     /// turn that set `fatal` the applier must not be used again.
     pub fn turn(&mut self, inbox: &mut Vec<ApplyInput>, out: &mut ApplyOutbox) {
         for input in inbox.drain(..) {
-            let result = match input {
-                ApplyInput::Create(region, state) => {
-                    self.create(region, state);
-                    Ok(())
-                }
-                ApplyInput::Apply(task) => self.apply(task),
-            };
+            let result = self.take(input, out);
             let result = result.and_then(|()| match self.batch.byte_size() > BATCH_BYTES_MAX {
                 true => self.write(out),
                 false => Ok(()),
@@ -160,24 +230,48 @@ impl Applier {
                 return;
             }
         }
-        out.fatal = self.write(out).err();
+        out.fatal = self.write(out).and_then(|()| self.sync(out)).err();
     }
 
-    fn create(&mut self, region: Arc<Region>, state: ApplyState) {
-        let id = region.id;
-        let old = self.regions.insert(id, ApplyRegion::new(region, state));
+    fn take(&mut self, input: ApplyInput, out: &mut ApplyOutbox) -> Result<(), Fatal> {
+        match input {
+            ApplyInput::Create { region, state, term, peer } => {
+                self.create(ApplyRegion::new(region, state, term, peer));
+                Ok(())
+            }
+            ApplyInput::Apply(task) => self.apply(task),
+            ApplyInput::Snapshot { region_id, to, at_least } => {
+                self.snapshot(region_id, to, at_least, out)
+            }
+            ApplyInput::BeginInstall(installation) => self.begin_install(&installation, out),
+            ApplyInput::FinishInstall(installation) => self.finish_install(installation, out),
+            ApplyInput::Destroy(region, peer) => self.destroy(&region, peer, out),
+            ApplyInput::Forget(region) => {
+                self.batch.delete(Cf::Raft, &keys::apply_state_key(region));
+                Ok(())
+            }
+        }
+    }
+
+    fn create(&mut self, region: ApplyRegion) {
+        let id = region.region.id;
+        let old = self.regions.insert(id, region);
         assert!(old.is_none(), "region {id} is applied already");
     }
 
     fn apply(&mut self, task: ApplyTask) -> Result<(), Fatal> {
         let id = task.region_id;
-        let region = self.regions.get_mut(&id).expect("tasks come for regions that were created");
         let mut waiting = task.waiting.into_iter().peekable();
+        let Some(region) = self.regions.get_mut(&id).filter(|region| !region.removed) else {
+            let late = waiting.flat_map(|waiting| waiting.replies);
+            self.replies.extend(late.map(|reply| (reply, Err(RegionError::RegionNotFound(id)))));
+            return Ok(());
+        };
         for entry in &task.entries {
             let next = region.state.applied + 1;
             assert_eq!(entry.index, next, "region {id}: entries are applied in order");
             let result = region
-                .stage(entry, &mut self.batch)
+                .stage(entry, &*self.engine, &mut self.batch)
                 .map_err(|cause| Fatal::entry(id, entry.index, &cause))?;
             region.state.applied = entry.index;
             region.term = entry.term;
@@ -187,16 +281,19 @@ impl Applier {
                 let answers = proposal.replies.into_iter().map(|reply| (reply, result.clone()));
                 self.replies.extend(answers);
             }
+            region.state.commit = (entry.index, entry.term);
+            if region.removed {
+                let late = waiting.by_ref().flat_map(|waiting| waiting.replies);
+                self.replies.extend(late.map(|r| (r, Err(RegionError::RegionNotFound(id)))));
+                break;
+            }
         }
         assert!(
             waiting.peek().is_none(),
             "region {id}: a caller waits for an entry not in its task"
         );
-        if let Some(last) = task.entries.last() {
-            region.state.commit = (last.index, last.term);
-            if self.staged.last() != Some(&id) {
-                self.staged.push(id);
-            }
+        if !task.entries.is_empty() && self.staged.last() != Some(&id) {
+            self.staged.push(id);
         }
         Ok(())
     }
@@ -214,107 +311,31 @@ impl Applier {
             self.batch.clear();
         }
         out.replies.append(&mut self.replies);
-        for id in self.staged.drain(..) {
+        for id in std::mem::take(&mut self.staged) {
             let region = self.regions.get_mut(&id).expect("it was staged");
             self.keys_written += region.written_keys;
-            out.applied.push(region.applied(id));
+            let applied = region.applied();
+            out.jobs.extend(region.snapshots(&*self.engine));
+            if region.removed {
+                let milestone = Some(Milestone::Destroyed(region.peer));
+                self.unsynced.push(Applied { milestone, ..applied });
+                self.regions.remove(&id);
+            } else {
+                out.applied.push(applied);
+            }
         }
         Ok(())
     }
 }
 
 impl ApplyRegion {
-    /// Stages what `entry` says. `Ok(Err(_))`: the entry takes effect as nothing, on every replica
-    /// alike.
-    fn stage(
-        &mut self,
-        entry: &Entry,
-        batch: &mut WriteBatch,
-    ) -> Result<Result<(), RegionError>, CommandError> {
-        assert_eq!(entry.kind, EntryKind::Normal, "members do not change in this version");
-        if entry.data.is_empty() {
-            return Ok(Ok(()));
-        }
-        match command::decode(&entry.data)? {
-            Command::Writes { epoch, .. } if epoch.version != self.region.epoch.version => {
-                let current = vec![self.region.clone()];
-                Ok(Err(RegionError::EpochNotMatch { current }))
-            }
-            Command::Writes { writes, .. } => self.stage_writes(writes, batch).map(Ok),
-            Command::CompactLog { index, term } => {
-                self.compact_log(entry, index, term);
-                Ok(Ok(()))
-            }
-            Command::Split { epoch, cuts } => Ok(self.split(epoch, &cuts, batch)),
-        }
-    }
-
-    fn stage_writes(
-        &mut self,
-        writes: WriteIter<'_>,
-        batch: &mut WriteBatch,
-    ) -> Result<(), CommandError> {
-        // All or nothing: a damaged write must not leave those before it staged.
-        for write in writes.clone() {
-            write?;
-        }
-        let prefix = [keys::data_prefix(self.region.id)];
-        let before = batch.byte_size();
-        for write in writes {
-            match write.expect("checked above") {
-                Write::Put { cf, key, value } => batch.put_parts(cf, &[&prefix, key], &[value]),
-                Write::Delete { cf, key } => batch.delete_parts(cf, &[&prefix, key]),
-                Write::DeleteRange { cf, start, end } => {
-                    let (start, end) = keys::data_bounds(self.region.id, start, end);
-                    batch.delete_range(cf, &start, &end);
-                }
-            }
-            self.written_keys += 1;
-        }
-        self.written_bytes += (batch.byte_size() - before) as u64;
-        Ok(())
-    }
-
-    /// A repeated or older command is a no-op; one that reaches beyond what is applied breaks an
-    /// invariant.
-    fn compact_log(&mut self, entry: &Entry, index: Index, term: Term) {
-        let id = self.region.id;
-        if index <= self.state.truncated.0 {
-            return;
-        }
-        assert!(index < entry.index, "region {id}: entry {} truncates up to {index}", entry.index);
-        assert!(term > 0 && term <= entry.term, "region {id}: truncation to term {term}");
-        self.state.truncated = (index, term);
-    }
-
-    /// Cuts the region: the new regions' states and the region's own go into the batch of the entry
-    /// that says so. A split proposed under another epoch takes effect as nothing.
-    fn split(
-        &mut self,
-        epoch: Epoch,
-        cuts: &[Cut],
-        batch: &mut WriteBatch,
-    ) -> Result<(), RegionError> {
-        let current = || vec![self.region.clone()];
-        let parts = (epoch == self.region.epoch).then(|| self.region.split(cuts)).flatten();
-        let Some((region, births)) = parts else {
-            return Err(RegionError::EpochNotMatch { current: current() });
-        };
-        for birth in &births {
-            bootstrap::put_initial_states(batch, birth);
-        }
-        bootstrap::put_region_state(batch, &region);
-        self.births.extend(births.into_iter().map(Arc::new));
-        self.region = Arc::new(region);
-        self.changed = true;
-        Ok(())
-    }
-
-    fn applied(&mut self, region_id: RegionId) -> Applied {
+    fn applied(&mut self) -> Applied {
         Applied {
+            region_id: self.region.id,
             region: std::mem::take(&mut self.changed).then(|| self.region.clone()),
             births: std::mem::take(&mut self.births),
-            region_id,
+            conf_changes: std::mem::take(&mut self.conf_changes),
+            milestone: None,
             index: self.state.applied,
             term: self.term,
             truncated: self.state.truncated,

@@ -204,7 +204,7 @@ pub(crate) fn encode_split(epoch: Epoch, cuts: &[Cut]) -> Bytes {
     encode_admin(epoch, admin)
 }
 
-fn encode_admin(epoch: Epoch, admin: raft_cmdpb::AdminRequest) -> Bytes {
+pub(crate) fn encode_admin(epoch: Epoch, admin: raft_cmdpb::AdminRequest) -> Bytes {
     let command = raft_cmdpb::RaftCmdRequest {
         header: Some(header(epoch)),
         admin_request: Some(admin),

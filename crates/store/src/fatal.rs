@@ -6,6 +6,8 @@ use base::{Index, RegionId};
 use storage::engine::EngineError;
 use storage::log::LogError;
 
+use crate::snapshot::SnapshotError;
+
 /// A failed write or sync, or an entry that cannot be read: what is in memory may be ahead of the
 /// disk for good. The driver stops the node with this text; nothing is tried again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +29,10 @@ impl Fatal {
 
     pub(crate) fn log(cause: &LogError) -> Self {
         Self { what: "the raft log failed".to_owned(), cause: cause.to_string() }
+    }
+
+    pub(crate) fn snapshot(cause: &SnapshotError) -> Self {
+        Self { what: "a job failed half way".to_owned(), cause: cause.to_string() }
     }
 
     pub(crate) fn raft(region: RegionId, cause: &dyn fmt::Display) -> Self {

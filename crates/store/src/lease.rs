@@ -20,20 +20,25 @@ const ROUNDS_MAX: usize = 64;
 pub(crate) struct Lease {
     duration: Duration,
     begun: VecDeque<(u64, Instant)>,
+    /// The last round whose begin was noted. A round is noted once, when it is first seen: later
+    /// would make the lease too long.
+    latest: u64,
     until: Instant,
 }
 
 impl Lease {
     /// No lease yet; each confirmed round will grant `duration` from its begin.
     pub(crate) fn new(duration: Duration) -> Self {
-        Self { duration, begun: VecDeque::new(), until: Instant::ZERO }
+        Self { duration, begun: VecDeque::new(), latest: 0, until: Instant::ZERO }
     }
 
     /// The leader's current round is `round`, seen at `now` (not after the round's messages leave).
+    /// To be told of every round, whether or not there is a lease.
     pub(crate) fn begin(&mut self, round: u64, now: Instant) {
-        if self.begun.back().is_some_and(|&(last, _)| last >= round) {
+        if round <= self.latest {
             return;
         }
+        self.latest = round;
         if self.begun.len() == ROUNDS_MAX {
             self.begun.pop_front();
         }
@@ -53,9 +58,8 @@ impl Lease {
         self.until > before
     }
 
-    /// Leadership ended.
+    /// Leadership ended, or is being handed over. What is confirmed after this counts again.
     pub(crate) fn expire(&mut self) {
-        self.begun.clear();
         self.until = Instant::ZERO;
     }
 
@@ -83,6 +87,24 @@ mod tests {
         assert_eq!(lease.until(), Instant(150));
         lease.expire();
         assert_eq!(lease.until(), Instant::ZERO);
-        assert!(!lease.confirm(2), "a round of an earlier leadership grants nothing");
+        assert!(!lease.confirm(2), "what was confirmed before grants nothing");
+    }
+
+    /// Turns that come after a round was confirmed, or while nothing is, must not pass for its
+    /// begin.
+    #[test]
+    fn a_round_begins_once() {
+        let mut lease = Lease::new(Duration::from_nanos(100));
+        lease.begin(1, Instant(10));
+        assert!(lease.confirm(1));
+        lease.begin(1, Instant(80));
+        assert!(!lease.confirm(1));
+        assert_eq!(lease.until(), Instant(110));
+        lease.expire();
+        lease.begin(2, Instant(200));
+        lease.expire();
+        lease.begin(2, Instant(290));
+        assert!(lease.confirm(2));
+        assert_eq!(lease.until(), Instant(300), "counted from when the round was first seen");
     }
 }

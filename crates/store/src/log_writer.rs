@@ -13,13 +13,29 @@ use crate::input::{Birth, RaftMessage};
 /// Called once what it came with is durable.
 pub type Done = Box<dyn FnOnce() + Send>;
 
+/// What of a region is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogStep {
+    /// What raft wanted written.
+    Written {
+        /// Which life of the region on this store the ticket is of: several may follow each other.
+        life: u64,
+        /// Raft's name for the write.
+        ticket: Ticket,
+    },
+    /// The log begins behind a snapshot that is to be installed.
+    Restarted,
+    /// The log is gone.
+    Removed,
+}
+
 /// What one turn of a shard wants written.
 #[derive(Default)]
 pub struct LogWrite {
     /// Entries, states, truncations.
     pub batch: LogBatch,
-    /// Whose persistence this completes.
-    pub tickets: Vec<(RegionId, Ticket)>,
+    /// Whose steps this completes.
+    pub tickets: Vec<(RegionId, LogStep)>,
     /// Messages that may leave only once the batch is durable.
     pub then: Vec<RaftMessage>,
     /// Callers that wait for durability.
@@ -44,7 +60,7 @@ pub struct LogOutbox {
     /// Messages that promise durability.
     pub send: Vec<RaftMessage>,
     /// For the shards: these persistence steps are done.
-    pub persisted: Vec<(RegionId, Ticket)>,
+    pub persisted: Vec<(RegionId, LogStep)>,
     /// Waiting callers, to be called.
     pub done: Vec<Done>,
     /// For the shards: the logs of these replicas are there.

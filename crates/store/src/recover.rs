@@ -9,17 +9,18 @@
 //! The scan reads region states and apply states and asks the log for positions only: its cost is
 //! in regions, not in entries.
 
-use base::{Index, Region, RegionId, StoreId, Term};
+use base::{Index, KeyRange, Region, RegionId, StoreId, Term};
 use raft::HardState;
-use storage::engine::{Cf, Engine, EngineError, IterOptions};
+use storage::engine::{Cf, Engine, EngineError, IterOptions, WriteBatch};
 use storage::keys;
 use storage::log::{LogBatch, LogError, LogReader};
 
 use crate::bootstrap::{self, BootstrapError};
 use crate::input::Birth;
+use crate::shard::begin_log;
 use crate::states::{self, ApplyState, LocalState, StateError};
 
-/// Why a store refuses to start. Nothing was written.
+/// Why a store refuses to start. Nothing of any region was written.
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// A record does not decode.
@@ -72,7 +73,8 @@ pub enum RecoverError {
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Replicas to create.
+    /// What the shard must be told: replicas to create, some of them with a snapshot to install
+    /// first, and behind them those that left.
     pub births: Vec<Birth>,
     /// What the log must be brought up to before the replicas run: groups of regions that left this
     /// store for ever go, and regions that were cut off another one right before the store stopped
@@ -101,43 +103,154 @@ pub fn recover(
             cause: format!("{:?}", cursor.key()),
         })?;
         let (region, state) = states::decode_region_state(id, cursor.value())?;
-        match state {
-            LocalState::Tombstone => found.log_repairs.remove(id),
-            LocalState::Normal if prepared == Some(id) => {}
-            LocalState::Normal => {
-                let birth = recover_region(engine, log, store_id, region)?;
-                if log.state(id).is_none() {
-                    bootstrap::initial_log(&mut found.log_repairs, id);
-                }
-                found.births.push(birth);
-            }
+        if prepared != Some(id) || state == LocalState::Tombstone {
+            found.take(engine, log, store_id, (region, state))?;
         }
         valid = cursor.next()?;
+    }
+    found.births.sort_by_key(|birth| birth.local == LocalState::Tombstone);
+    if found.prepared.is_none() {
+        clear_gaps(engine, &found.births)?;
     }
     Ok(found)
 }
 
-fn recover_region(
+/// Removes data of no region: left behind by a snapshot that was being installed, of fewer keys
+/// than the region had before.
+fn clear_gaps(engine: &dyn Engine, births: &[Birth]) -> Result<(), RecoverError> {
+    let live =
+        births.iter().filter(|b| b.local != LocalState::Tombstone && !b.region.id.is_system());
+    let mut ranges: Vec<&KeyRange> = live.map(|birth| &birth.region.range).collect();
+    ranges.sort_unstable();
+    let mut start = vec![keys::DATA_PREFIX];
+    let mut batch = WriteBatch::new();
+    let last = keys::data_range(RegionId(0), &KeyRange::all()).1;
+    let data_ranges = ranges.iter().map(|range| keys::data_range(RegionId(0), range));
+    for (from, to) in data_ranges.chain([(last.clone(), last)]) {
+        assert!(start <= from, "two regions of this store share keys before {from:?}");
+        for cf in Cf::DATA {
+            let gap = KeyRange::new(start.clone(), from.clone());
+            if !gap.is_empty() && holds_any(engine, cf, gap)? {
+                batch.delete_range(cf, &start, &from);
+            }
+        }
+        start = to;
+    }
+    if !batch.is_empty() {
+        engine.write(&batch)?;
+    }
+    Ok(())
+}
+
+fn holds_any(engine: &dyn Engine, cf: Cf, range: KeyRange) -> Result<bool, RecoverError> {
+    let snapshot = engine.snapshot();
+    let mut cursor = snapshot.iter(cf, IterOptions::within(range))?;
+    Ok(cursor.seek_to_first()?)
+}
+
+impl Recovered {
+    fn take(
+        &mut self,
+        engine: &dyn Engine,
+        log: &LogReader,
+        store_id: StoreId,
+        (region, state): (Region, LocalState),
+    ) -> Result<(), RecoverError> {
+        let id = region.id;
+        if state == LocalState::Tombstone {
+            self.births.push(left(engine, log, region, &mut self.log_repairs)?);
+            return Ok(());
+        }
+        if region.peer_on(store_id).is_none() {
+            return Err(RecoverError::NotOurs { region: id, store: store_id });
+        }
+        let apply = apply_state(engine, id)?
+            .ok_or(RecoverError::Missing { region: id, missing: "its apply state" })?;
+        let birth = Birth { apply, local: state, ..Birth::initial(region) };
+        self.births.push(match state {
+            LocalState::Applying => resume(engine, log, birth, &mut self.log_repairs)?,
+            _ => recover_region(log, birth, &mut self.log_repairs)?,
+        });
+        Ok(())
+    }
+}
+
+fn apply_state(engine: &dyn Engine, id: RegionId) -> Result<Option<ApplyState>, RecoverError> {
+    let Some(data) = engine.get(Cf::Raft, &keys::apply_state_key(id))? else { return Ok(None) };
+    Ok(Some(ApplyState::decode(id, &data)?))
+}
+
+fn raft_state(log: &LogReader, id: RegionId) -> Result<Option<HardState>, RecoverError> {
+    let Some(state) = log.state(id) else { return Ok(None) };
+    Ok(Some(states::decode_raft_state(id, &state)?))
+}
+
+/// A replica that left. As long as there is an apply state its log and its data may be there; a log
+/// without one is that of a later replica.
+fn left(
     engine: &dyn Engine,
     log: &LogReader,
-    store_id: StoreId,
     region: Region,
+    repairs: &mut LogBatch,
 ) -> Result<Birth, RecoverError> {
     let id = region.id;
-    if region.peer_on(store_id).is_none() {
-        return Err(RecoverError::NotOurs { region: id, store: store_id });
+    let apply = apply_state(engine, id)?;
+    if apply.is_some() {
+        // Term and vote stay, for later replicas.
+        let hard_state = raft_state(log, id)?;
+        repairs.remove(id);
+        if let Some(hard_state) = hard_state {
+            let hard_state = HardState { commit: 0, ..hard_state };
+            repairs.put_state(id, states::encode_raft_state(&hard_state, 0));
+        }
     }
-    let apply = engine
-        .get(Cf::Raft, &keys::apply_state_key(id))?
-        .ok_or(RecoverError::Missing { region: id, missing: "its apply state" })?;
-    let apply = ApplyState::decode(id, &apply)?;
-    let mut birth = Birth { apply, ..Birth::initial(region) };
-    match log.state(id) {
-        Some(state) => birth.hard_state = states::decode_raft_state(id, &state)?,
-        // Its split was the last thing that happened: it has not begun.
-        None if apply == ApplyState::initial() => return Ok(birth),
-        None => return Err(RecoverError::Missing { region: id, missing: "its raft state" }),
+    let (apply, local) = (apply.unwrap_or_default(), LocalState::Tombstone);
+    Ok(Birth { apply, local, ..Birth::initial(region) })
+}
+
+/// A snapshot was being installed: its log begins behind it, if it does not yet.
+fn resume(
+    engine: &dyn Engine,
+    log: &LogReader,
+    mut birth: Birth,
+    repairs: &mut LogBatch,
+) -> Result<Birth, RecoverError> {
+    let (id, (index, term)) = (birth.region.id, birth.apply.truncated);
+    let brought = engine
+        .get(Cf::Raft, &keys::snapshot_raft_state_key(id))?
+        .ok_or(RecoverError::Missing { region: id, missing: "the raft state of its snapshot" })?;
+    let brought = states::decode_raft_state(id, &brought)?;
+    // What was voted since is in the log.
+    let latest = raft_state(log, id)?.unwrap_or_default();
+    let newer = (latest.term, latest.vote) > (brought.term, brought.vote);
+    let HardState { term: in_term, vote, .. } = if newer { latest } else { brought };
+    let commit = brought.commit.max(index);
+    birth.hard_state = HardState { term: in_term, vote, commit };
+    if log.truncated(id) == (index, term) {
+        birth.hard_state.commit = commit.max(latest.commit).min(log.last_index(id));
+        return Ok(birth);
     }
+    birth.hard_state.commit = index;
+    repairs.truncate(id, index, term);
+    repairs.put_state(id, states::encode_raft_state(&birth.hard_state, index));
+    Ok(birth)
+}
+
+fn recover_region(
+    log: &LogReader,
+    mut birth: Birth,
+    repairs: &mut LogBatch,
+) -> Result<Birth, RecoverError> {
+    let (id, apply) = (birth.region.id, birth.apply);
+    let state = raft_state(log, id)?;
+    if log.last_index(id) == 0 && apply == ApplyState::initial() {
+        // Its split was the last thing that happened: its log has not begun. Perhaps it voted
+        // before it knew its keys.
+        birth.hard_state = begin_log(repairs, id, state);
+        return Ok(birth);
+    }
+    birth.hard_state =
+        state.ok_or(RecoverError::Missing { region: id, missing: "its raft state" })?;
     reconcile(log, id, &apply, &mut birth.hard_state)?;
     Ok(birth)
 }

@@ -10,36 +10,53 @@
 //! [`ApplyTask`]. Losing the leadership answers nobody: the entry may still be committed by the
 //! next leader. A waiting write is stale once an entry of a later term is committed, at its index
 //! or before.
+//!
+//! A replica is *uninitialised* until it has a snapshot (or a split that makes it): it knows the
+//! region's id and its own, votes and answers, and has no keys. One whose state machine is *lost*
+//! (files of a snapshot were damaged) does the same, and asks for another snapshot.
+//!
+//! `requests` what callers want; `leading` what a leader does beside; `install` how a snapshot
+//! takes the place of everything; `contacts` who was heard; `inspect` what others may know.
+
+mod contacts;
+mod inspect;
+mod install;
+mod leading;
+mod requests;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::limits::RAFT_ENTRY_SIZE_MAX;
-use base::{Entry, Index, Instant, Peer, PeerId, PeerRole, Prng, Region, StoreId, Term};
-use raft::{ConfState, Persist, ProposeError, RawNode, Ready};
+use base::{Entry, Index, Instant, Peer, PeerId, Prng, Region, StoreId, Term};
+use raft::{Body, ConfChangeError, HardState, LogPos, Persist, RawNode, Ready};
 use storage::log::LogReader;
 
+use self::contacts::Contacts;
+use self::install::{Held, Install};
 use crate::apply::{Applied, ApplyInput, ApplyTask, Waiting};
-use crate::command;
-use crate::input::{Birth, Outbox, Proposal, RaftMessage, RegionReport, Report, SplitRequest};
+use crate::input::{Birth, Outbox, Proposal, RaftMessage};
+use crate::job::Job;
 use crate::lease::Lease;
+use crate::log_writer::LogStep;
 use crate::peer_storage::PeerStorage;
 use crate::reply::ReplyTo;
 use crate::shard::ShardConfig;
+use crate::snapshot::{DiscardSnapshot, SnapshotKey, SnapshotName};
 use crate::states;
-use crate::view::{RegionView, RequestHeader};
-use crate::{Fatal, RegionError};
+use crate::{Fatal, members};
 
-/// Proposals are joined into one entry up to this size; a single larger one is an entry of its own.
-const ENTRY_BYTES_MAX: usize = 1 << 20;
-
-/// Writes are refused while more than this waits to be applied: the engine cannot keep up.
-const APPLYING_BYTES_MAX: usize = 64 << 20;
+/// A replica that hears from no leader for so many election timeouts asks whether it is still a
+/// member.
+const SILENT_TIMEOUTS: u32 = 5;
 
 pub(crate) struct Replica {
+    /// Without peers: uninitialised. Its epoch is then the latest under which this replica was
+    /// spoken to as a member.
     region: Arc<Region>,
     peer: Peer,
+    /// Tells this replica's tickets from those of others of the same region before it.
+    life: u64,
     node: RawNode,
     /// As the applier last told.
     applied: (Index, Term),
@@ -62,44 +79,113 @@ pub(crate) struct Replica {
     reads_at: Vec<(Index, Vec<ReplyTo>)>,
     next_context: u64,
     lease: Lease,
+    /// No local reads before this entry is applied, a split that was proposed as leader of this
+    /// term. In a later term it is applied before reads are served, or never.
+    fence: (Term, Index),
     /// The term in which the world was last told that this replica leads.
     reported: Option<Term>,
     report_at: Instant,
+    /// What was last told of members that lag or are down.
+    reported_weak: Vec<PeerId>,
     written_bytes: u64,
     written_keys: u64,
-    /// Bytes appended to the log since it was last asked to shrink.
+    /// Bytes appended to the log since it was last asked to shrink, and up to where that was.
     log_bytes: u64,
+    compact_asked: Index,
+    contacts: Contacts,
+    tick: Duration,
+    /// Ticks of this replica's life, and the one of the last word of a leader.
+    ticks: u64,
+    led_at: u64,
+    /// A snapshot that is being installed, and what raft wants written behind it.
+    install: Option<Install>,
+    held: Vec<Held>,
+    /// A snapshot came with the last message: its files go unless raft takes it over.
+    arrived: Option<SnapshotKey>,
+    /// The state machine here is not what the log is applied to: nothing is applied before a
+    /// snapshot replaces both.
+    lost: bool,
+    /// It goes: nothing is done any more.
+    leaving: bool,
 }
 
 impl Replica {
+    /// A replica of a region whose states are durable.
     pub(crate) fn new(
-        birth: Birth,
+        birth: &Birth,
         store_id: StoreId,
-        log: LogReader,
+        log: &LogReader,
+        config: &ShardConfig,
+        (life, prng): (u64, &mut Prng),
+    ) -> Result<Self, Fatal> {
+        let Birth { region, apply, hard_state, .. } = birth;
+        let peer = *region.peer_on(store_id).expect("a replica is born on a member's store");
+        let term = log.term(region.id, apply.applied).unwrap_or(0);
+        let mut replica = Self::make(
+            region.clone(),
+            peer,
+            log,
+            *hard_state,
+            (apply.applied, term),
+            config,
+            prng,
+        )?;
+        replica.life = life;
+        replica.truncated = (apply.truncated.0.max(replica.cut), apply.truncated.1);
+        Ok(replica)
+    }
+
+    /// A replica that knows nothing but its name. What an earlier process, or an earlier replica,
+    /// voted for in this region's name stays: `hard_state`.
+    pub(crate) fn uninitialised(
+        message: &RaftMessage,
+        log: &LogReader,
+        hard_state: HardState,
+        config: &ShardConfig,
+        (life, prng): (u64, &mut Prng),
+    ) -> Result<Self, Fatal> {
+        let range = message.range.clone().unwrap_or_default();
+        let (id, epoch) = (message.region_id, message.epoch);
+        let region = Arc::new(Region { id, range, epoch, peers: Vec::new() });
+        let start = log.truncated(id);
+        let mut replica = Self::make(region, message.to, log, hard_state, start, config, prng)?;
+        replica.life = life;
+        if log.last_index(id) > 0 {
+            // The log of a split that the engine has forgotten: without its data.
+            replica.lose().map_err(|cause| Fatal::raft(id, &cause))?;
+        }
+        Ok(replica)
+    }
+
+    fn make(
+        region: Arc<Region>,
+        peer: Peer,
+        log: &LogReader,
+        hard_state: HardState,
+        applied: (Index, Term),
         config: &ShardConfig,
         prng: &mut Prng,
     ) -> Result<Self, Fatal> {
-        let Birth { region, apply, hard_state } = birth;
-        let peer = *region.peer_on(store_id).expect("a replica is born on a member's store");
-        let cut = log.first_index(region.id) - 1;
-        let log_start = (apply.truncated.0.max(cut), apply.truncated.1);
-        let storage = PeerStorage::new(region.id, log, hard_state, members(&region));
+        let id = region.id;
+        let truncated = log.truncated(id);
+        let storage = PeerStorage::new(id, log.clone(), hard_state, members::conf_of(&region));
         let raft_config = raft::Config {
             election_ticks: config.election_ticks,
             heartbeat_ticks: config.heartbeat_ticks,
             seed: prng.next_u64(),
-            applied: apply.applied,
+            applied: applied.0,
             ..raft::Config::new(peer.id)
         };
         let node = RawNode::new(raft_config, Box::new(storage))
-            .map_err(|cause| Fatal::raft(region.id, &cause))?;
-        let lease = Lease::new(config.lease());
+            .map_err(|cause| Fatal::raft(id, &cause))?;
         Ok(Self {
+            region,
             peer,
+            life: 0,
             node,
-            applied: (apply.applied, 0),
-            truncated: log_start,
-            cut,
+            applied,
+            truncated,
+            cut: truncated.0,
             queue: Vec::new(),
             applying: VecDeque::new(),
             applying_bytes: 0,
@@ -108,101 +194,118 @@ impl Replica {
             reads_asked: VecDeque::new(),
             reads_at: Vec::new(),
             next_context: 0,
-            lease,
+            lease: Lease::new(config.lease()),
+            fence: (0, 0),
             reported: None,
             report_at: Instant::ZERO,
+            reported_weak: Vec::new(),
             written_bytes: 0,
             written_keys: 0,
             log_bytes: 0,
-            region,
+            compact_asked: 0,
+            contacts: Contacts::new(u64::from(config.election_ticks) * 2),
+            tick: config.tick,
+            ticks: 0,
+            led_at: 0,
+            install: None,
+            held: Vec::new(),
+            arrived: None,
+            lost: false,
+            leaving: false,
         })
     }
 
     /// A sole voter need not wait for a timeout: nobody else can lead.
     pub(crate) fn campaign_if_alone(&mut self) {
-        if self.region.peers.len() == 1 {
+        if members::conf_of(&self.region).is_sole_voter(self.peer.id) && !self.is_asleep() {
             self.node.campaign();
         }
     }
 
-    pub(crate) fn tick(&mut self) {
+    /// Begins an election, if the replica may.
+    pub(crate) fn campaign(&mut self) {
+        self.node.campaign();
+    }
+
+    /// One tick passed. Whoever is not told any more by a leader that it belongs to the region
+    /// asks.
+    pub(crate) fn tick(&mut self, config: &ShardConfig, out: &mut Outbox) {
+        if self.is_asleep() {
+            return;
+        }
+        self.ticks += 1;
         self.node.tick();
+        let patience = u64::from(config.election_ticks * SILENT_TIMEOUTS);
+        if self.node.is_leader() {
+            self.led_at = self.ticks;
+        } else if self.ticks - self.led_at >= patience {
+            self.led_at = self.ticks;
+            self.ask_around(out);
+        }
+    }
+
+    /// Asks everybody known for a vote, which changes nothing, but makes those speak up who know
+    /// that this replica is no member any more.
+    fn ask_around(&mut self, out: &mut Outbox) {
+        let index = self.node.last_index();
+        let Some(term) = self.node.term_at(index) else { return };
+        let mut known: Vec<PeerId> = self.region.peers.iter().map(|peer| peer.id).collect();
+        known.extend(self.contacts.peers().map(|peer| peer.id));
+        known.sort_unstable();
+        known.dedup();
+        for to in known.into_iter().filter(|id| *id != self.peer.id) {
+            let body = Body::PreVote { last: LogPos { index, term }, priority: 0 };
+            let term = self.node.term() + 1;
+            let message = raft::Message { from: self.peer.id, to, term, body };
+            out.send.extend(self.envelope(message));
+        }
     }
 
     /// Takes a message of the group. One that does not concern this replica is dropped, as if the
     /// network had lost it.
     pub(crate) fn step(&mut self, message: RaftMessage) {
-        if message.to.id != self.peer.id {
-            tracing::debug!(region = %self.region.id, to = %message.to.id, "not for this peer");
+        assert_eq!(message.to.id, self.peer.id, "the shard sees to that");
+        if self.is_asleep() {
             return;
         }
-        if let Err(error) = self.node.step(message.message) {
-            tracing::debug!(region = %self.region.id, %error, "message refused");
+        self.contacts.heard(message.from, self.ticks);
+        let as_member = message.range.is_some();
+        if !self.is_initialised() && as_member && self.region.epoch.is_behind(&message.epoch) {
+            let epoch = message.epoch;
+            self.region = Arc::new(Region { epoch, ..(*self.region).clone() });
+        }
+        if is_from_leader(&message.message.body) {
+            self.led_at = self.ticks;
+        }
+        if let Body::Snapshot { snapshot, .. } = &message.message.body {
+            self.arrived = Some(SnapshotKey::new(self.region.id, snapshot.pos));
+        }
+        match self.node.step(message.message) {
+            Ok(()) => {}
+            Err(error @ raft::StepError::TwoLeaders { .. }) => {
+                tracing::error!(region = %self.region.id, %error, "message refused");
+            }
+            Err(error) => tracing::debug!(region = %self.region.id, %error, "message refused"),
         }
     }
 
-    /// Takes a proposal or gives back the refusal.
-    pub(crate) fn propose(&mut self, proposal: Proposal, out: &mut Outbox) {
-        match self.check(&proposal) {
-            Ok(()) => self.queue.push(proposal),
-            Err(error) => out.replies.push((proposal.reply, Err(error))),
+    /// There is, or was, such a member.
+    pub(crate) fn contact(&mut self, peer: Peer) {
+        if self.contacts.peer(peer.id).is_none() {
+            self.contacts.heard(peer, 0);
         }
     }
 
-    fn check(&self, proposal: &Proposal) -> Result<(), RegionError> {
-        self.check_header(&proposal.header)?;
-        if proposal.only_in_term.is_some_and(|term| term != self.node.term()) {
-            return Err(RegionError::StaleCommand(self.region.id));
+    pub(crate) fn persisted(&mut self, life: u64, ticket: raft::Ticket) {
+        if life == self.life {
+            self.node.persisted(ticket);
         }
-        let size = proposal.writes.byte_size();
-        if size > RAFT_ENTRY_SIZE_MAX {
-            let region = self.region.id;
-            return Err(RegionError::RaftEntryTooLarge { region, size: size as u64 });
-        }
-        if self.applying_bytes > APPLYING_BYTES_MAX {
-            let reason = format!("region {}: too much waits to be applied", self.region.id);
-            return Err(RegionError::ServerIsBusy { reason });
-        }
-        Ok(())
-    }
-
-    fn check_header(&self, header: &RequestHeader) -> Result<(), RegionError> {
-        self.view().check(header)
-    }
-
-    /// Takes a read or gives back the refusal.
-    pub(crate) fn read_index(&mut self, header: &RequestHeader, reply: ReplyTo, out: &mut Outbox) {
-        match self.check_header(header) {
-            Ok(()) => self.reads.push(reply),
-            Err(error) => out.replies.push((reply, Err(error))),
-        }
-    }
-
-    /// Proposes the cut or gives back the refusal.
-    pub(crate) fn split(&mut self, request: SplitRequest, out: &mut Outbox) {
-        let SplitRequest { header, cuts, reply } = request;
-        let fits = || self.region.split(&cuts).is_some();
-        let checked = self.check_header(&header).and_then(|()| match fits() {
-            true => Ok(()),
-            false => Err(RegionError::EpochNotMatch { current: vec![self.region.clone()] }),
-        });
-        if let Err(error) = checked {
-            out.replies.push((reply, Err(error)));
-            return;
-        }
-        match self.node.propose(command::encode_split(self.region.epoch, &cuts)) {
-            Ok((term, index)) => self.wait(Waiting { index, term, replies: vec![reply] }, out),
-            Err(error) => self.refuse(vec![reply], &error, out),
-        }
-    }
-
-    pub(crate) fn persisted(&mut self, ticket: raft::Ticket) {
-        self.node.persisted(ticket);
     }
 
     pub(crate) fn applied(&mut self, applied: &Applied, out: &mut Outbox) {
         let id = self.region.id;
         assert!(applied.index >= self.applied.0, "region {id}: applied index went back");
+        assert!(applied.milestone.is_none(), "region {id}: a step of its life is no entry");
         self.applied = (applied.index, applied.term);
         while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= applied.index)
         {
@@ -211,85 +314,59 @@ impl Replica {
         self.truncated = applied.truncated;
         self.written_bytes += applied.written_bytes;
         self.written_keys += applied.written_keys;
-        self.node.applied(applied.index);
         if let Some(region) = &applied.region {
-            assert!(!region.epoch.is_behind(&self.region.epoch), "region {id}: epoch went back");
-            self.region = region.clone();
-            // The world is told at once.
-            self.reported = None;
+            self.set_region(region.clone());
         }
+        self.change_members(applied);
+        self.node.applied(applied.index);
         self.answer_reads(out);
+    }
+
+    /// Tells raft of the changes of members. Those that a snapshot has overtaken it knows better.
+    fn change_members(&mut self, applied: &Applied) {
+        let id = self.region.id;
+        for (index, change) in &applied.conf_changes {
+            match self.node.apply_conf_change(*index, change) {
+                Ok(_) => {}
+                Err(ConfChangeError::Superseded) => return,
+                Err(error) => panic!("region {id}: entry {index} changed members, but {error}"),
+            }
+        }
+        if !applied.conf_changes.is_empty() {
+            let (raft, ours) = (self.node.status().conf, members::conf_of(&self.region));
+            assert_eq!(raft, ours, "region {id}: the members of raft and region");
+        }
+    }
+
+    fn set_region(&mut self, region: Arc<Region>) {
+        let id = region.id;
+        // One that knew nothing may have heard of a later epoch than its snapshot is of.
+        let newer = !self.is_initialised() || !region.epoch.is_behind(&self.region.epoch);
+        assert!(newer, "region {id}: epoch went back");
+        self.peer = *region.peer(self.peer.id).expect("the applier knows who is a member");
+        self.region = region;
+        // The world is told at once.
+        self.reported = None;
     }
 
     /// Turns what piled up in this turn into raft's work and hands out what raft wants done.
     /// `ready` is anybody's, to be filled anew.
     pub(crate) fn ready(&mut self, now: Instant, ready: &mut Ready, out: &mut Outbox) {
+        if self.is_asleep() {
+            return;
+        }
         self.flush_proposals(out);
         self.flush_reads(out);
         while self.node.has_ready() {
             self.node.ready_into(ready);
             self.hand_out(ready, now, out);
         }
+        // What was applied in this turn may have made a round count that does not come again.
+        self.renew_lease(self.node.confirmed_round(), now);
+        if let Some(key) = self.arrived.take() {
+            discard(SnapshotName::Received(key), out);
+        }
         self.report_leadership(now, out);
-    }
-
-    fn flush_proposals(&mut self, out: &mut Outbox) {
-        let queue = std::mem::take(&mut self.queue);
-        let mut queue = queue.into_iter().peekable();
-        while let Some(first) = queue.next() {
-            let mut size = first.writes.byte_size();
-            let mut together = vec![first];
-            while let Some(next) = queue.next_if(|p| size + p.writes.byte_size() <= ENTRY_BYTES_MAX)
-            {
-                size += next.writes.byte_size();
-                together.push(next);
-            }
-            let pieces = together.iter().map(|proposal| &proposal.writes);
-            let entry = command::encode_writes(self.region.epoch, pieces);
-            let replies = together.into_iter().map(|proposal| proposal.reply).collect();
-            match self.node.propose(entry) {
-                Ok((term, index)) => self.wait(Waiting { index, term, replies }, out),
-                Err(error) => self.refuse(replies, &error, out),
-            }
-        }
-    }
-
-    fn refuse(&self, replies: Vec<ReplyTo>, error: &ProposeError, out: &mut Outbox) {
-        let error = match error {
-            ProposeError::NotLeader { .. } => self.not_leader(),
-            other => RegionError::ServerIsBusy { reason: other.to_string() },
-        };
-        out.replies.extend(replies.into_iter().map(|reply| (reply, Err(error.clone()))));
-    }
-
-    /// Our own entry now stands at `waiting.index`: whatever waits for that index or a later one
-    /// was overwritten.
-    fn wait(&mut self, waiting: Waiting, out: &mut Outbox) {
-        while let Some(stale) = self.waiting.pop_back_if(|w| w.index >= waiting.index) {
-            self.answer_stale(stale, out);
-        }
-        self.waiting.push_back(waiting);
-    }
-
-    fn answer_stale(&self, stale: Waiting, out: &mut Outbox) {
-        let error = RegionError::StaleCommand(self.region.id);
-        out.replies.extend(stale.replies.into_iter().map(|reply| (reply, Err(error.clone()))));
-    }
-
-    /// All reads of a turn share one index.
-    fn flush_reads(&mut self, out: &mut Outbox) {
-        if self.reads.is_empty() {
-            return;
-        }
-        self.next_context += 1;
-        let reads = std::mem::take(&mut self.reads);
-        match self.node.read_index(self.next_context) {
-            Ok(()) => self.reads_asked.push_back((self.next_context, reads)),
-            Err(error) => {
-                let error = RegionError::ServerIsBusy { reason: error.to_string() };
-                out.replies.extend(reads.into_iter().map(|reply| (reply, Err(error.clone()))));
-            }
-        }
     }
 
     fn hand_out(&mut self, ready: &mut Ready, now: Instant, out: &mut Outbox) {
@@ -299,10 +376,12 @@ impl Replica {
             return;
         }
         self.renew_lease(ready.confirmed_round, now);
-        out.send.extend(ready.messages.drain(..).map(|message| self.envelope(message)));
+        for message in ready.messages.drain(..) {
+            self.send(message, out);
+        }
         for wanted in ready.snapshots_wanted.drain(..) {
-            // This store makes none: the leader asks again when the member answers a heartbeat.
-            self.node.snapshot_failed(wanted.to);
+            let (to, at_least) = (wanted.to, wanted.at_least);
+            out.apply.push(ApplyInput::Snapshot { region_id: id, to, at_least });
         }
         if let Some(persist) = &mut ready.persist {
             self.hand_out_write(persist, out);
@@ -313,24 +392,57 @@ impl Replica {
         }
     }
 
+    /// A message that need not wait leaves. If it cannot, and has files, they go.
+    fn send(&mut self, message: raft::Message, out: &mut Outbox) {
+        let to = message.to;
+        let key = match &message.body {
+            Body::Snapshot { snapshot, .. } => Some(SnapshotKey::new(self.region.id, snapshot.pos)),
+            _ => None,
+        };
+        match (self.envelope(message), key) {
+            (Some(message), _) => out.send.push(message),
+            (None, Some(key)) => {
+                self.node.snapshot_failed(to);
+                discard(SnapshotName::Made { key, to }, out);
+            }
+            (None, None) => {}
+        }
+    }
+
     fn hand_out_write(&mut self, persist: &mut Persist, out: &mut Outbox) {
-        let id = self.region.id;
-        assert!(persist.snapshot.is_none(), "region {id}: a snapshot that no store makes");
         self.log_bytes += persist.entries.iter().map(|e| e.data.len() as u64).sum::<u64>();
+        if let Some(snapshot) = persist.snapshot.take() {
+            let hard_state = persist.hard_state.expect("raft's state changes with a snapshot");
+            self.begin_install(&snapshot, &hard_state, out);
+        }
+        if self.install.is_some() {
+            return self.hold(persist);
+        }
+        self.write(persist, out);
+    }
+
+    fn write(&mut self, persist: &mut Persist, out: &mut Outbox) {
+        let id = self.region.id;
         out.log.batch.append(id, &persist.entries);
         if let Some(hard_state) = persist.hard_state {
             let last = self.node.last_index();
             out.log.batch.put_state(id, states::encode_raft_state(&hard_state, last));
         }
-        out.log.tickets.push((id, persist.ticket));
-        out.log.then.extend(persist.then.drain(..).map(|message| self.envelope(message)));
+        let step = LogStep::Written { life: self.life, ticket: persist.ticket };
+        out.log.tickets.push((id, step));
+        out.log.then.extend(persist.then.drain(..).filter_map(|message| self.envelope(message)));
     }
 
     /// Committed entries leave for the applier, with those who wait for them.
     fn hand_out_page(&mut self, entries: Vec<Entry>, out: &mut Outbox) {
+        if self.lost {
+            // A snapshot will bring what they do.
+            return;
+        }
         let Some((index, term)) = entries.last().map(|last| (last.index, last.term)) else {
             return;
         };
+        assert!(self.is_initialised(), "region {}: nothing to apply to", self.region.id);
         let mut waiting = Vec::new();
         while let Some(due) = self.waiting.pop_front_if(|w| w.index <= index) {
             waiting.push(due);
@@ -346,142 +458,42 @@ impl Replica {
     }
 
     fn renew_lease(&mut self, confirmed: u64, now: Instant) {
-        if confirmed == 0 {
-            self.lease.expire();
-            return;
-        }
         self.lease.begin(self.node.round(), now);
-        self.lease.confirm(confirmed);
+        match confirmed {
+            0 => self.lease.expire(),
+            round => drop(self.lease.confirm(round)),
+        }
     }
 
-    fn envelope(&self, message: raft::Message) -> RaftMessage {
-        let to = *self.region.peer(message.to).expect("raft talks to members");
-        RaftMessage {
+    /// The message with its address. `None`: it is for one of whom nothing is known any more, as
+    /// happens when it was removed. A range goes to members only, as the epoch counts them.
+    fn envelope(&self, message: raft::Message) -> Option<RaftMessage> {
+        let member = self.region.peer(message.to);
+        let to = member.or_else(|| self.contacts.peer(message.to));
+        let may_be_first = matches!(
+            message.body,
+            Body::PreVote { .. } | Body::Vote { .. } | Body::Heartbeat { .. }
+        );
+        Some(RaftMessage {
             region_id: self.region.id,
             from: self.peer,
-            to,
+            to: *to?,
             epoch: self.region.epoch,
             message,
-        }
-    }
-
-    fn reads_found(&mut self, context: u64, index: Index, out: &mut Outbox) {
-        while let Some((_, replies)) = self.reads_asked.pop_front_if(|(asked, _)| *asked <= context)
-        {
-            self.reads_at.push((index, replies));
-        }
-        self.answer_reads(out);
-    }
-
-    fn answer_reads(&mut self, out: &mut Outbox) {
-        let applied = self.applied.0;
-        for (_, replies) in self.reads_at.extract_if(.., |(index, _)| *index <= applied) {
-            out.replies.extend(replies.into_iter().map(|reply| (reply, Ok(()))));
-        }
-    }
-
-    /// Tells the world when this replica begins to serve as leader or ceases to.
-    fn report_leadership(&mut self, now: Instant, out: &mut Outbox) {
-        let serves = self.serves_reads().then(|| self.node.term());
-        if !self.node.is_leader() {
-            self.lease.expire();
-            let error = self.not_leader();
-            let asked = self.reads_asked.drain(..).flat_map(|(_, replies)| replies);
-            out.replies.extend(asked.map(|reply| (reply, Err(error.clone()))));
-        }
-        if serves == self.reported {
-            return;
-        }
-        self.reported = serves;
-        match serves {
-            Some(_) => self.report(now, out),
-            None => out.reports.push(Report::Lost(self.region.id)),
-        }
-    }
-
-    fn report(&mut self, now: Instant, out: &mut Outbox) {
-        self.report_at = now;
-        out.reports.push(Report::Leads(RegionReport {
-            region: self.region.clone(),
-            leader: self.peer,
-            term: self.node.term(),
-            applied: self.applied.0,
-            written_bytes: std::mem::take(&mut self.written_bytes),
-            written_keys: std::mem::take(&mut self.written_keys),
-        }));
-    }
-
-    /// Repeats the leader's report if the last one is older than `interval`.
-    pub(crate) fn report_again(&mut self, now: Instant, interval: Duration, out: &mut Outbox) {
-        if self.reported.is_some() && now.since(self.report_at) >= interval {
-            self.report(now, out);
-        }
-    }
-
-    /// Proposes that the log forget what every replica has, if it holds more than the limits say.
-    pub(crate) fn compact_log(&mut self, config: &ShardConfig, out: &mut Outbox) {
-        let (index, term) = self.applied;
-        let entries = index.saturating_sub(self.truncated.0);
-        let over = entries >= config.log_entries_max || self.log_bytes >= config.log_bytes_max;
-        let alone = self.region.peers.len() == 1;
-        if !over || !alone || !self.serves_reads() || index <= self.truncated.0 {
-            return;
-        }
-        let entry = command::encode_compact_log(self.region.epoch, index, term);
-        match self.node.propose(entry) {
-            Ok((term, index)) => self.wait(Waiting { index, term, replies: Vec::new() }, out),
-            Err(error) => tracing::debug!(region = %self.region.id, %error, "log not compacted"),
-        }
-        self.log_bytes = 0;
-    }
-
-    /// Up to where the log may be cut once the engine is synced, if that is further than it was cut
-    /// already.
-    pub(crate) fn wants_cut(&self) -> Option<(Index, Term)> {
-        (self.truncated.0 > self.cut).then_some(self.truncated)
-    }
-
-    /// The log was cut up to `index`.
-    pub(crate) fn cut(&mut self, index: Index) {
-        assert!(index <= self.applied.0, "region {}: cut beyond applied", self.region.id);
-        self.cut = index;
-    }
-
-    pub(crate) fn is_leader(&self) -> bool {
-        self.node.is_leader()
-    }
-
-    pub(crate) fn awaits_applied(&self) -> bool {
-        !self.reads_at.is_empty() || (self.node.is_leader() && !self.serves_reads())
-    }
-
-    fn serves_reads(&self) -> bool {
-        self.node.is_leader() && self.applied.1 == self.node.term()
-    }
-
-    fn leader(&self) -> Option<Peer> {
-        self.region.peer(self.node.leader().unwrap_or(PeerId::NONE)).copied()
-    }
-
-    fn not_leader(&self) -> RegionError {
-        RegionError::NotLeader { region: self.region.id, leader: self.leader() }
-    }
-
-    /// What others may know of this replica now.
-    pub(crate) fn view(&self) -> RegionView {
-        RegionView {
-            region: self.region.clone(),
-            peer: self.peer,
-            leader: self.leader(),
-            term: self.node.term(),
-            applied: self.applied.0,
-            serves_reads: self.serves_reads(),
-            lease_until: self.lease.until(),
-        }
+            range: (may_be_first && member.is_some()).then(|| self.region.range.clone()),
+            tombstone: false,
+        })
     }
 }
 
-fn members(region: &Region) -> ConfState {
-    let voters = region.peers.iter().filter(|peer| peer.role == PeerRole::Voter);
-    ConfState::of_voters(voters.map(|peer| peer.id))
+/// Whether only the leader of the message's term says this.
+pub(crate) fn is_from_leader(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } | Body::Quiesce { .. }
+    )
+}
+
+fn discard(name: SnapshotName, out: &mut Outbox) {
+    out.jobs.push(Job::DiscardSnapshot(DiscardSnapshot(name)));
 }

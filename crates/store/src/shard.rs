@@ -3,23 +3,29 @@
 //! A turn takes everything that waits, lets each touched replica turn it into raft's work once, and
 //! publishes what changed. So load makes batches bigger and idleness makes them smaller; there is
 //! no batching timer.
+//!
+//! `life` how replicas come and go; `snapshots` the shard's part in making and installing them.
+
+mod life;
+mod snapshots;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::{Index, Instant, Prng, Region, RegionId, StoreId, Term};
+use base::{Index, Instant, KeyRange, Prng, RegionId, StoreId, Term};
 use raft::Ready;
 use storage::log::LogReader;
 
-use crate::apply::{Applied, ApplyInput};
-use crate::input::{
-    Birth, Job, Outbox, Proposal, ReadRequest, RegionReport, Report, ShardInput, SplitRequest,
-};
+use self::life::Grave;
+pub(crate) use self::life::begin_log;
+use crate::RegionError;
+use crate::input::{Outbox, ShardInput};
+use crate::job::Job;
+use crate::log_writer::LogStep;
 use crate::replica::Replica;
-use crate::states::{self, ApplyState};
+use crate::reply::ReplyTo;
 use crate::view::RegionViews;
-use crate::{Fatal, RegionError, bootstrap};
 
 /// How a shard behaves.
 #[derive(Clone, Debug)]
@@ -69,7 +75,14 @@ impl ShardConfig {
 
 /// A sync of the engine on its way, and what may leave the log once it is done (rule W1).
 struct EngineSync {
-    cuts: Vec<(RegionId, Index, Term)>,
+    cuts: Vec<Cut>,
+}
+
+/// What may leave a log: entries of this life of the region, up to this one.
+struct Cut {
+    region: RegionId,
+    life: u64,
+    to: (Index, Term),
 }
 
 /// The owner of a store's replicas.
@@ -78,6 +91,13 @@ pub struct Shard {
     store_id: StoreId,
     replicas: BTreeMap<RegionId, Replica>,
     touched: BTreeSet<RegionId>,
+    /// Cut off another region; their logs are being written. Whether their parent is led here.
+    unborn: BTreeMap<RegionId, bool>,
+    /// Regions whose replica here left, and their keys as long as there may be data.
+    graves: BTreeMap<RegionId, Grave>,
+    leaving: BTreeMap<RegionId, Option<KeyRange>>,
+    /// Replicas that there were, to tell them apart.
+    lives: u64,
     log: LogReader,
     views: Arc<RegionViews>,
     /// What a replica's raft wants done, filled anew for each.
@@ -101,6 +121,10 @@ impl Shard {
             config,
             replicas: BTreeMap::new(),
             touched: BTreeSet::new(),
+            unborn: BTreeMap::new(),
+            graves: BTreeMap::new(),
+            leaving: BTreeMap::new(),
+            lives: 0,
             log,
             views,
             ready: Ready::default(),
@@ -124,137 +148,114 @@ impl Shard {
             self.tick(now, out);
         }
         for id in std::mem::take(&mut self.touched) {
-            let replica = self.replicas.get_mut(&id).expect("only replicas of ours are touched");
+            // It may have left after it was touched.
+            let Some(replica) = self.replicas.get_mut(&id) else { continue };
             replica.ready(now, &mut self.ready, out);
-            self.views.publish(replica.view());
+            self.publish(id);
         }
         self.sync_engine(now, out);
         self.next_tick
     }
 
-    /// Whether somebody waits for the applier: a read for its index, or a new leader for the first
-    /// entry of its term. Otherwise the next [`ShardInput::Applied`] may come late.
+    /// Whether somebody waits for the applier: a read for its index, a new leader for the first
+    /// entry of its term, a replica for a step of its life. Otherwise the next
+    /// [`ShardInput::Applied`] may come late.
     pub fn awaits_applied(&self) -> bool {
         self.replicas.values().any(Replica::awaits_applied)
     }
 
     fn take(&mut self, input: ShardInput, out: &mut Outbox) {
         match input {
-            ShardInput::Message(message) => {
-                let id = message.region_id;
-                self.with_replica(id, |replica| replica.step(message));
+            ShardInput::Message(message) => self.message(message, out),
+            ShardInput::Propose(proposal) => {
+                let id = proposal.header.region_id;
+                if self.disk_full && !id.is_system() {
+                    out.replies.push((proposal.reply, Err(RegionError::DiskFull(self.store_id))));
+                } else if let Some(replica) = self.replica(id) {
+                    replica.propose(proposal, out);
+                } else {
+                    not_found(id, proposal.reply, out);
+                }
             }
-            ShardInput::Propose(proposal) => self.propose(proposal, out),
-            ShardInput::ReadIndex(request) => self.read_index(request, out),
-            ShardInput::Split(request) => self.split(request, out),
-            ShardInput::Create(birth) => self.create(birth, out),
+            ShardInput::ReadIndex(request) => match self.replica(request.header.region_id) {
+                Some(replica) => replica.read_index(&request.header, request.reply, out),
+                None => not_found(request.header.region_id, request.reply, out),
+            },
+            ShardInput::Split(request) => match self.replica(request.header.region_id) {
+                Some(replica) => replica.split(request, out),
+                None => not_found(request.header.region_id, request.reply, out),
+            },
+            ShardInput::ChangePeers(request) => match self.replica(request.header.region_id) {
+                Some(replica) => replica.change_peers(request, out),
+                None => not_found(request.header.region_id, request.reply, out),
+            },
+            ShardInput::TransferLeader(request) => match self.replica(request.header.region_id) {
+                Some(replica) => replica.transfer(request, out),
+                None => not_found(request.header.region_id, request.reply, out),
+            },
+            notice => self.notice(notice, out),
+        }
+    }
+
+    /// What others tell that nobody waits for.
+    fn notice(&mut self, input: ShardInput, out: &mut Outbox) {
+        match input {
+            ShardInput::Create(birth) => self.create(&birth, out),
             ShardInput::Log(mut batch, done) => {
                 out.log.batch.merge(&mut batch);
                 out.log.done.push(done);
             }
-            ShardInput::Persisted(tickets) => {
-                for (id, ticket) in tickets {
-                    self.with_replica(id, |replica| replica.persisted(ticket));
-                }
+            ShardInput::Persisted(steps) => {
+                steps.into_iter().for_each(|(id, step)| self.persisted(id, step, out));
             }
-            ShardInput::Applied(applied) => self.applied(&applied, out),
+            ShardInput::Applied(applied) => {
+                self.unsynced = true;
+                applied.iter().for_each(|applied| self.applied(applied, out));
+            }
             ShardInput::EngineSynced => self.engine_synced(out),
-            ShardInput::DiskFull(full) => self.disk_full = full,
-        }
-    }
-
-    /// Runs `f` on the replica, if there is one, and looks at what became of it at the end of the
-    /// turn.
-    fn with_replica(&mut self, id: RegionId, f: impl FnOnce(&mut Replica)) {
-        if let Some(replica) = self.replicas.get_mut(&id) {
-            f(replica);
-            self.touched.insert(id);
-        }
-    }
-
-    fn propose(&mut self, proposal: Proposal, out: &mut Outbox) {
-        let id = proposal.header.region_id;
-        if self.disk_full && !id.is_system() {
-            out.replies.push((proposal.reply, Err(RegionError::DiskFull(self.store_id))));
-            return;
-        }
-        match self.replicas.get_mut(&id) {
-            Some(replica) => replica.propose(proposal, out),
-            None => out.replies.push((proposal.reply, Err(RegionError::RegionNotFound(id)))),
-        }
-        self.touch(id);
-    }
-
-    fn read_index(&mut self, request: ReadRequest, out: &mut Outbox) {
-        let id = request.header.region_id;
-        match self.replicas.get_mut(&id) {
-            Some(replica) => replica.read_index(&request.header, request.reply, out),
-            None => out.replies.push((request.reply, Err(RegionError::RegionNotFound(id)))),
-        }
-        self.touch(id);
-    }
-
-    fn split(&mut self, request: SplitRequest, out: &mut Outbox) {
-        let id = request.header.region_id;
-        match self.replicas.get_mut(&id) {
-            Some(replica) => replica.split(request, out),
-            None => out.replies.push((request.reply, Err(RegionError::RegionNotFound(id)))),
-        }
-        self.touch(id);
-    }
-
-    /// The replica of a region that was cut off one of ours. After a power loss the engine may have
-    /// forgotten the split and its log may be there already: then it goes on with that.
-    fn born(&mut self, region: Arc<Region>, out: &mut Outbox) {
-        let id = region.id;
-        let hard_state = match self.log.state(id) {
-            Some(state) => match states::decode_raft_state(id, &state) {
-                Ok(hard_state) => hard_state,
-                Err(cause) => return out.fatal = Some(Fatal::raft(id, &cause)),
-            },
-            None => {
-                bootstrap::initial_log(&mut out.log.batch, id);
-                bootstrap::initial_hard_state()
+            ShardInput::Unreachable(store) => {
+                self.replicas.values_mut().for_each(|replica| replica.unreachable(store));
             }
-        };
-        // It begins to exist once its log does.
-        out.log.births.push(Birth { region, apply: ApplyState::initial(), hard_state });
-    }
-
-    fn touch(&mut self, id: RegionId) {
-        if self.replicas.contains_key(&id) {
-            self.touched.insert(id);
-        }
-    }
-
-    fn create(&mut self, birth: Birth, out: &mut Outbox) {
-        let (id, region, apply) = (birth.region.id, birth.region.clone(), birth.apply);
-        assert!(!self.replicas.contains_key(&id), "region {id} is here already");
-        let log = self.log.clone();
-        match Replica::new(birth, self.store_id, log, &self.config, &mut self.prng) {
-            Ok(mut replica) => {
-                out.apply.push(ApplyInput::Create(region, apply));
-                replica.campaign_if_alone();
-                self.replicas.insert(id, replica);
-                self.touched.insert(id);
+            ShardInput::SnapshotBuilt { region_id, to, result } => {
+                self.snapshot_built(region_id, to, result, out);
             }
-            Err(fatal) => out.fatal = Some(fatal),
-        }
-    }
-
-    fn applied(&mut self, applied: &[Applied], out: &mut Outbox) {
-        self.unsynced = true;
-        for applied in applied {
-            let leads = self.replicas.get(&applied.region_id).is_some_and(Replica::is_leader);
-            for region in &applied.births {
-                self.born(region.clone(), out);
-                // Placement hears of the parts before the region gives up its range: no key is
-                // without a region in between. This store leads them, unless another one is faster.
-                if leads {
-                    out.reports.push(Report::Leads(RegionReport::of_birth(region, self.store_id)));
+            ShardInput::SnapshotSent { region_id, to, arrived } => {
+                if let Some(replica) = self.replica(region_id) {
+                    replica.snapshot_sent(to, arrived);
                 }
             }
-            self.with_replica(applied.region_id, |replica| replica.applied(applied, out));
+            ShardInput::SnapshotInstalled { region_id, result } => {
+                if let Some(replica) = self.replica(region_id) {
+                    replica.files_are_in(result, out);
+                    self.publish(region_id);
+                }
+            }
+            ShardInput::DataDestroyed(region) => self.data_destroyed(region, out),
+            ShardInput::DiskFull(full) => self.disk_full = full,
+            request => unreachable!("requests are taken elsewhere: {}", request.is_request()),
+        }
+    }
+
+    /// The replica, to be looked at at the end of the turn. Not one that is about to leave.
+    fn replica(&mut self, id: RegionId) -> Option<&mut Replica> {
+        let replica = self.replicas.get_mut(&id).filter(|replica| !replica.is_leaving())?;
+        self.touched.insert(id);
+        Some(replica)
+    }
+
+    fn persisted(&mut self, id: RegionId, step: LogStep, out: &mut Outbox) {
+        match step {
+            LogStep::Written { life, ticket } => {
+                if let Some(replica) = self.replica(id) {
+                    replica.persisted(life, ticket);
+                }
+            }
+            LogStep::Restarted => {
+                if let Some(replica) = self.replica(id) {
+                    replica.log_is_ready(out);
+                }
+            }
+            LogStep::Removed => self.log_removed(id, out),
         }
     }
 
@@ -263,9 +264,9 @@ impl Shard {
         // be an election.
         self.next_tick = now + self.config.tick;
         for (id, replica) in &mut self.replicas {
-            replica.tick();
+            replica.tick(&self.config, out);
             replica.compact_log(&self.config, out);
-            replica.report_again(now, self.config.report_interval, out);
+            replica.report_again(now, &self.config, out);
             self.touched.insert(*id);
         }
     }
@@ -277,7 +278,8 @@ impl Shard {
             return;
         }
         let wanted = |(id, replica): (&RegionId, &Replica)| {
-            replica.wants_cut().map(|(index, term)| (*id, index, term))
+            let to = replica.wants_cut()?;
+            Some(Cut { region: *id, life: replica.life(), to })
         };
         let cuts: Vec<_> = self.replicas.iter().filter_map(wanted).collect();
         if cuts.is_empty() && now.since(self.last_sync) < self.config.sync_interval {
@@ -292,11 +294,16 @@ impl Shard {
     /// Only what was applied when the sync was asked for may leave the log.
     fn engine_synced(&mut self, out: &mut Outbox) {
         let sync = self.sync.take().expect("a sync ends once and was asked for");
-        for (id, index, term) in sync.cuts {
-            let Some(replica) = self.replicas.get_mut(&id) else { continue };
-            replica.cut(index);
-            out.log.batch.truncate(id, index, term);
-            out.log.purge = true;
+        for Cut { region, life, to: (index, term) } in sync.cuts {
+            let replica = self.replicas.get_mut(&region).filter(|replica| replica.life() == life);
+            if replica.is_some_and(|replica| replica.cut(index)) {
+                out.log.batch.truncate(region, index, term);
+                out.log.purge = true;
+            }
         }
     }
+}
+
+fn not_found(region: RegionId, reply: ReplyTo, out: &mut Outbox) {
+    out.replies.push((reply, Err(RegionError::RegionNotFound(region))));
 }

@@ -37,7 +37,7 @@ pub struct StoreIdent {
 /// collection.
 ///
 /// `truncated.0 <= applied <= commit`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ApplyState {
     /// Index of the last entry applied.
     pub applied: Index,
@@ -85,6 +85,8 @@ impl ApplyState {
 pub enum LocalState {
     /// It takes part.
     Normal,
+    /// A snapshot replaces it right now.
+    Applying,
     /// It left for ever; the record stays so that it never comes back.
     Tombstone,
 }
@@ -115,6 +117,7 @@ pub(crate) fn decode_store_ident(data: &[u8]) -> Result<StoreIdent, StateError> 
 pub(crate) fn encode_region_state(region: &Region, state: LocalState) -> Vec<u8> {
     let state = match state {
         LocalState::Normal => raft_serverpb::PeerState::Normal,
+        LocalState::Applying => raft_serverpb::PeerState::Applying,
         LocalState::Tombstone => raft_serverpb::PeerState::Tombstone,
     };
     raft_serverpb::RegionLocalState {
@@ -133,6 +136,7 @@ pub(crate) fn decode_region_state(
     let local = raft_serverpb::RegionLocalState::decode(data).map_err(|e| damaged(what(), e))?;
     let state = match local.state() {
         raft_serverpb::PeerState::Normal => LocalState::Normal,
+        raft_serverpb::PeerState::Applying => LocalState::Applying,
         raft_serverpb::PeerState::Tombstone => LocalState::Tombstone,
         other => return Err(damaged(what(), format!("{} is unknown here", other.as_str_name()))),
     };

@@ -8,11 +8,12 @@
 //! ([`RegionView::still_readable`]).
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base::{Epoch, Index, Instant, Peer, Region, RegionId, StoreId, Term};
+use base::{Epoch, Index, Instant, KeyRange, Peer, Region, RegionId, StoreId, Term};
 
 use crate::RegionError;
+use crate::ranges::Ranges;
 
 /// Where a request is addressed to, from its context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,17 +103,25 @@ impl RegionView {
     }
 }
 
-/// The views of all regions of this store. Written by shards only.
+/// The views of all regions of this store, and which of them holds a key. Written by shards only.
 #[derive(Debug)]
 pub struct RegionViews {
     store_id: StoreId,
-    views: RwLock<BTreeMap<RegionId, Arc<RegionView>>>,
+    inner: RwLock<Published>,
+}
+
+/// What one lock keeps together: a region with a view has its range among the ranges.
+#[derive(Debug, Default)]
+struct Published {
+    views: BTreeMap<RegionId, Arc<RegionView>>,
+    /// Also of regions that were just cut off another one and have no view yet.
+    ranges: Ranges,
 }
 
 impl RegionViews {
     /// No region yet.
     pub fn new(store_id: StoreId) -> Self {
-        Self { store_id, views: RwLock::default() }
+        Self { store_id, inner: RwLock::default() }
     }
 
     /// The store whose regions these are.
@@ -122,12 +131,37 @@ impl RegionViews {
 
     /// The region's view, if it has a replica here.
     pub fn get(&self, region: RegionId) -> Option<Arc<RegionView>> {
-        self.views.read().unwrap_or_else(PoisonError::into_inner).get(&region).cloned()
+        self.read().views.get(&region).cloned()
     }
 
     /// All views, in the order of region ids.
     pub fn all(&self) -> Vec<Arc<RegionView>> {
-        self.views.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+        self.read().views.values().cloned().collect()
+    }
+
+    /// The region with a replica here that holds `key`, given in the form in which regions are
+    /// split. Never the system region.
+    pub fn region_of(&self, key: &[u8]) -> Option<RegionId> {
+        self.read().ranges.find(key)
+    }
+
+    /// The ranges of all regions with a replica here, the system region's aside, in the order of
+    /// ids. They do not overlap.
+    pub fn ranges(&self) -> Vec<(RegionId, KeyRange)> {
+        self.read().ranges.regions().map(|(id, range)| (id, range.clone())).collect()
+    }
+
+    /// A region other than `but` with a replica here that holds a key of `range`.
+    pub(crate) fn overlapping(&self, range: &KeyRange, but: RegionId) -> Option<RegionId> {
+        self.read().ranges.overlapping(range, but)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Published> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Published> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The view a request is addressed to, after the checks of store, region and
@@ -146,11 +180,41 @@ impl RegionViews {
         Ok(view)
     }
 
-    /// Replaces a region's view. Epoch, term and applied index never go back.
+    /// Replaces a region's view, and its range. Epoch, term and applied index never go back.
     pub(crate) fn publish(&self, view: RegionView) {
-        let mut views = self.views.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(old) = views.get(&view.region.id).filter(|old| old.peer.id == view.peer.id) {
-            let id = view.region.id;
+        self.write().publish(view);
+    }
+
+    /// Like [`publish`](Self::publish), when parts of the region were cut off as `births`: at no
+    /// moment is a key without a region.
+    pub(crate) fn split(&self, view: RegionView, births: &[Arc<Region>]) {
+        let mut published = self.write();
+        published.publish(view);
+        for birth in births {
+            published.ranges.set(birth.id, &birth.range);
+        }
+    }
+
+    /// Parts that were cut off a region which is gone, or about to go.
+    pub(crate) fn add(&self, births: &[Arc<Region>]) {
+        let mut published = self.write();
+        for birth in births {
+            published.ranges.set(birth.id, &birth.range);
+        }
+    }
+
+    /// The region has no replica here any more.
+    pub(crate) fn remove(&self, region: RegionId) {
+        let mut published = self.write();
+        published.views.remove(&region);
+        published.ranges.remove(region);
+    }
+}
+
+impl Published {
+    fn publish(&mut self, view: RegionView) {
+        let id = view.region.id;
+        if let Some(old) = self.views.get(&id).filter(|old| old.peer.id == view.peer.id) {
             assert!(
                 !view.region.epoch.is_behind(&old.region.epoch),
                 "region {id}: epoch went back"
@@ -158,6 +222,7 @@ impl RegionViews {
             assert!(view.term >= old.term, "region {id}: term went back");
             assert!(view.applied >= old.applied, "region {id}: applied index went back");
         }
-        views.insert(view.region.id, Arc::new(view));
+        self.ranges.set(id, &view.region.range);
+        self.views.insert(id, Arc::new(view));
     }
 }

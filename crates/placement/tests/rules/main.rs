@@ -14,6 +14,7 @@ mod lookups;
 mod members;
 mod region_map;
 mod region_model;
+mod replicas;
 mod splits;
 mod stores;
 mod timestamps;

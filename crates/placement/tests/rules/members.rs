@@ -1,7 +1,7 @@
 //! Members: what a client asks first.
 
 use base::{ClusterId, StoreId};
-use pontoon_placement::{Member, Members};
+use pontoon_placement::{Member, Members, cluster_info};
 
 fn member(store: u64) -> Member {
     let url = format!("http://10.0.0.{store}:2379");
@@ -41,8 +41,7 @@ fn a_node_that_knows_no_leader_names_none() {
 
 #[test]
 fn there_is_one_mode_of_service_and_no_other_place_for_timestamps() {
-    let members = Members { cluster_id: ClusterId(5), members: vec![member(1)], leader: None };
-    let info = members.get_cluster_info();
+    let info = cluster_info(ClusterId(5));
     assert_eq!(info.service_modes, [1]);
     assert!(info.tso_urls.is_empty());
     assert!(info.header.unwrap().error.is_none());

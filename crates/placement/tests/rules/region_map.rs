@@ -152,9 +152,7 @@ fn malformed_regions_are_refused_and_the_stream_goes_on() {
     let mut host = Host::bootstrapped();
     let mut without_epoch = region(2, "", "", 2);
     without_epoch.region_epoch = None;
-    for bad in
-        [region(0, "", "", 2), region(u64::MAX, "", "", 2), region(2, "b", "a", 2), without_epoch]
-    {
+    for bad in [region(0, "", "", 2), region(2, "b", "a", 2), without_epoch] {
         let mut request = heartbeat(bad);
         request.leader = Some(peer(3, 1));
         refused(&mut host, &request);

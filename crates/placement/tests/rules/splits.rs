@@ -94,7 +94,7 @@ fn reported_siblings_lie_side_by_side() {
 }
 
 #[test]
-fn on_one_store_scattering_is_done_at_once() {
+fn on_few_stores_scattering_is_done_at_once() {
     let mut host = Host::bootstrapped();
     let scatter = |host: &Host, regions_id: &[u64]| {
         let request = pdpb::ScatterRegionRequest {
@@ -114,6 +114,10 @@ fn on_one_store_scattering_is_done_at_once() {
     let error = host.placement.get_operator(&request).unwrap_err();
     assert_eq!(kind(&error), ErrorType::RegionNotFound);
 
-    host.put_store(crate::host::store(4)).unwrap();
+    for id in [4, 5] {
+        host.put_store(crate::host::store(id)).unwrap();
+    }
+    assert!(scatter(&host, &[2]).is_ok(), "each has a copy of everything, or will have");
+    host.put_store(crate::host::store(6)).unwrap();
     assert_eq!(kind(&scatter(&host, &[2]).unwrap_err()), ErrorType::Unknown);
 }

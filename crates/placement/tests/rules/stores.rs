@@ -223,3 +223,19 @@ fn the_cluster_config_can_be_put_for_this_cluster_only() {
     assert_eq!(config.max_peer_count, 5);
     assert_eq!(host.rows[&Bytes::from_static(b"cluster")], config.encode_to_vec());
 }
+
+#[test]
+fn all_stores_are_of_one_api_version() {
+    let mut host = Host::bootstrapped();
+    let of =
+        |id, version| metapb::Store { labels: vec![label("api-version", version)], ..store(id) };
+    host.put_store(of(4, "2")).unwrap();
+    let error = host.put_store(of(5, "1")).unwrap_err();
+    let text = "a store of API version 1 cannot join: store 4 is of API version 2";
+    assert_eq!((kind(&error), error.to_string()), (ErrorType::Unknown, text.to_owned()));
+    host.put_store(of(5, "2")).unwrap();
+    bury(&mut host, 4);
+    bury(&mut host, 5);
+    host.put_store(of(6, "1")).unwrap();
+    assert_eq!(pontoon_placement::api_version(&host.store(6).unwrap()), Some("1"));
+}

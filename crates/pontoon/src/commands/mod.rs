@@ -1,6 +1,7 @@
 //! The commands of the binary, one module each.
 
 pub mod bench;
+pub mod dev;
 mod flags;
 pub mod shell;
 pub mod start;

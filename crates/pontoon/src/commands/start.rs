@@ -4,6 +4,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
 
 use clap::{Args, ValueEnum};
 use server::{ApiVersionName, Config, Node};
@@ -25,6 +26,9 @@ pub struct StartArgs {
     /// Where clients reach this node [default: the listen address]
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Nodes of a cluster that an empty data folder joins; without it, it founds one
+    #[arg(long, value_name = "HOST:PORT", value_delimiter = ',')]
+    join: Vec<String>,
     /// Mode of raw data, chosen at the first start [default: 1]
     #[arg(long, value_name = "VERSION", value_parser = api_version)]
     api_version: Option<ApiVersionName>,
@@ -37,6 +41,9 @@ pub struct StartArgs {
     /// What to log: a level, or a filter such as `info,store=debug`
     #[arg(long, value_name = "FILTER", default_value = "info")]
     log_level: EnvFilterArg,
+    /// End when standard input does: whoever started this node is gone
+    #[arg(long, hide = true)]
+    until_stdin_closes: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -58,7 +65,7 @@ impl std::str::FromStr for EnvFilterArg {
     }
 }
 
-fn api_version(text: &str) -> Result<ApiVersionName, String> {
+pub(super) fn api_version(text: &str) -> Result<ApiVersionName, String> {
     match text {
         "1" => Ok(ApiVersionName::V1),
         "1ttl" => Ok(ApiVersionName::V1Ttl),
@@ -78,20 +85,22 @@ pub fn run(args: &StartArgs) -> Result<(), CommandError> {
         .thread_name("edge")
         .build()
         .map_err(|error| CommandError::new(format!("threads: {error}")))?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, args.until_stdin_closes));
     // Streams that clients hold open do not keep the process.
     runtime.shutdown_background();
     result
 }
 
-async fn serve(config: Config) -> Result<(), CommandError> {
+async fn serve(config: Config, until_stdin_closes: bool) -> Result<(), CommandError> {
     let stop = |kind| signal(kind).map_err(|error| CommandError::new(format!("signals: {error}")));
     let (mut terminate, mut interrupt) =
         (stop(SignalKind::terminate())?, stop(SignalKind::interrupt())?);
+    let mut orphaned = watch_stdin(until_stdin_closes);
     let node = tokio::select! {
         node = Box::pin(Node::open(config)) => node.map_err(CommandError::new)?,
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
+        () = &mut orphaned => return Ok(()),
     };
     println!(
         "ready listen={} store={} cluster={}",
@@ -102,10 +111,25 @@ async fn serve(config: Config) -> Result<(), CommandError> {
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
+        () = &mut orphaned => None,
         failure = node.failed() => Some(failure),
     };
     node.stop().await;
     failure.map_or(Ok(()), |failure| Err(CommandError::new(failure)))
+}
+
+/// Ends when standard input does, or never.
+fn watch_stdin(watches: bool) -> Pin<Box<dyn Future<Output = ()>>> {
+    if !watches {
+        return Box::pin(std::future::pending());
+    }
+    let (closed, receiver) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // An error is an end, too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = closed.send(());
+    });
+    Box::pin(async move { drop(receiver.await) })
 }
 
 fn config(args: &StartArgs) -> Result<Config, CommandError> {
@@ -121,6 +145,9 @@ fn config(args: &StartArgs) -> Result<Config, CommandError> {
     config.data_dir = args.data_dir.unwrap_or(config.data_dir);
     config.listen = args.listen.unwrap_or(config.listen);
     config.advertise = args.advertise.or(config.advertise);
+    if !args.join.is_empty() {
+        config.join = args.join;
+    }
     config.storage.api_version = args.api_version.unwrap_or(config.storage.api_version);
     Ok(config)
 }

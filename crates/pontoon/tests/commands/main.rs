@@ -2,9 +2,12 @@
 
 mod node;
 
-use std::process::{Command, Output};
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::process::{Command, Output, Stdio};
 
 use node::{Node, PONTOON};
+use rustix::process::{Pid, Signal, kill_process};
 
 fn pontoon(args: &[&str]) -> Output {
     Command::new(PONTOON).args(args).output().expect("the binary was built for this test")
@@ -29,6 +32,8 @@ fn wrong_flags_are_one_line() {
         (&["bench", "raw", "put", "--clients", "0"], "--clients"),
         (&["shell", "-e", "frob"], "'frob'"),
         (&["shell", "--addr", "127.0.0.1:1", "-e", "stores"], "127.0.0.1:1"),
+        (&["start", "--join", "nonsense"], "HOST:PORT"),
+        (&["dev", "--nodes", "0"], "--nodes"),
         (&[], "a command is missing"),
     ] {
         let output = pontoon(args);
@@ -104,6 +109,34 @@ fn the_shell_shows_the_cluster() {
     assert!(lines[1].contains(node.address()) && lines[1].contains("Up"), "{printed}");
     assert!(lines[2].starts_with("cluster    "), "{printed}");
     assert!(printed.trim_end().ends_with("leader"), "{printed}");
+}
+
+#[test]
+fn one_command_runs_a_cluster_and_ends_it() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let mut cluster = Command::new(PONTOON)
+        .args(["dev", "--nodes", "3", "--listen", "127.0.0.1:0", "--data-dir"])
+        .arg(folder.path())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary was built for this test");
+    let mut line = String::new();
+    let stdout = cluster.stdout.take().expect("it is a pipe");
+    BufReader::new(stdout).read_line(&mut line).expect("the pipe can be read");
+    let list = line.strip_prefix("ready nodes=3 listen=").and_then(|rest| rest.split(' ').next());
+    let addresses: Vec<_> = list.unwrap_or_else(|| panic!("{line:?}")).split(',').collect();
+    for (at, address) in addresses.iter().enumerate() {
+        let put = format!("put {at} x");
+        let output = pontoon(&["shell", "--addr", address, "-e", &put, "-e", "members"]);
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(addresses.iter().all(|member| text.contains(member)), "{text}");
+    }
+    let pid = Pid::from_child(&cluster);
+    kill_process(pid, Signal::TERM).expect("it runs");
+    assert!(cluster.wait().expect("it is our child").success());
+    for address in addresses {
+        assert!(TcpStream::connect(address).is_err(), "a node is left");
+    }
 }
 
 #[test]

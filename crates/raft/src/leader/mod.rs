@@ -131,9 +131,11 @@ impl Leader {
         self.round_wanted = true;
     }
 
-    /// Entries were applied: what waits for that goes on.
-    pub(crate) fn on_applied(&mut self, common: &Common) {
-        self.stirred |= common.conf.is_joint();
+    /// Entries behind `before` were applied: what waits for that goes on, be it the end of a joint
+    /// configuration, or a lease.
+    pub(crate) fn on_applied(&mut self, common: &Common, before: Index) {
+        let settles = before < self.conf_change && self.conf_change <= common.log.applied();
+        self.stirred |= settles || common.conf.is_joint();
     }
 
     /// Whether a quorum was heard since the last time this was asked.
@@ -244,6 +246,12 @@ impl Leader {
 
     /// The latest round that a quorum has echoed; zero if no lease may rest on it.
     pub(crate) fn lease_round(&self, common: &Common) -> u64 {
+        // Those who stay after a change of members may decide without this one as soon as they
+        // know of it.
+        let settled = self.conf_change <= common.log.applied();
+        if !settled || !common.conf.is_voter(common.id()) {
+            return 0;
+        }
         let round = self.confirmed_round(common);
         let rests = round > self.released || !common.keeps(Rule::ReleaseLeaseToSuccessor);
         if rests { round } else { 0 }

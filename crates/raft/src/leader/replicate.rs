@@ -87,6 +87,7 @@ impl Leader {
         // and it asks again.
         if at_least <= committed && !matches!(member.flow, Flow::Snapshot { .. }) {
             member.await_snapshot();
+            let at_least = at_least.max(1);
             common.outbox().snapshots_wanted.push(SnapshotWanted { to: from, at_least });
         }
     }
@@ -139,7 +140,7 @@ pub(super) fn replicate(common: &mut Common, member: &mut Progress) -> Result<()
             // Nobody makes a snapshot for one that does not answer.
             if member.heard {
                 member.await_snapshot();
-                let at_least = common.log.first_index()? - 1;
+                let at_least = (common.log.first_index()? - 1).max(1);
                 common.outbox().snapshots_wanted.push(SnapshotWanted { to: member.id, at_least });
             }
             break;

@@ -62,7 +62,10 @@ impl RawNode {
         }
         let fresh = is_fresh(&initial.hard_state, &log)?;
         let mut common = Common::new(config, initial.hard_state, initial.conf, log);
-        let silent = !fresh && !common.conf.is_sole_voter(common.id());
+        // One that decides alone now may have followed somebody before, or follow him still by
+        // members that it does not know of. Its latest vote tells.
+        let alone = common.conf.is_sole_voter(common.id()) && common.vote() == common.id();
+        let silent = !fresh && !alone;
         if silent && common.keeps(Rule::NoVoteAfterRestart) {
             common.heard_leader();
         }
@@ -297,9 +300,10 @@ impl RawNode {
             true => self.common.config.tail_bytes_max,
             false => 0,
         };
+        let before = self.common.log.applied();
         self.common.log.applied_to(index, kept);
         if let State::Leader(leader) = &mut self.state {
-            leader.on_applied(&self.common);
+            leader.on_applied(&self.common, before);
         }
         if self.common.quiet {
             self.common.rest();

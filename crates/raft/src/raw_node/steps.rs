@@ -77,6 +77,8 @@ impl RawNode {
                 let priority = if released.is_some() { i64::MAX } else { priority };
                 Ok(Ok(self.on_vote(message.from, last, priority)))
             }
+            (State::Leader(_), Body::Committed { .. }) => Ok(Ok(Next::Stay)),
+            (_, &Body::Committed { upto }) => self.on_committed(upto).map(Ok),
             (State::Follower(follower), _) => follower.step(common, message),
             (State::Candidate(_), body) if body.is_from_leader() => {
                 // Somebody else was elected.
@@ -96,6 +98,10 @@ impl RawNode {
         if term > 0 {
             common.respond_in(message.from, term, Body::PreVoteResponse { granted });
         }
+        if !granted {
+            let term = term.max(message.term - 1);
+            common.tell_committed(message.from, term, last);
+        }
         Next::Stay
     }
 
@@ -111,6 +117,9 @@ impl RawNode {
             true => self.common.respond(from, Body::VoteResponse { granted }),
             false => self.common.send(from, Body::VoteResponse { granted }),
         }
+        if !granted {
+            self.common.tell_committed(from, self.common.term(), last);
+        }
         match &mut self.state {
             State::Follower(follower) if granted => {
                 follower.elapsed = 0;
@@ -122,6 +131,18 @@ impl RawNode {
             }
             _ => Next::Stay,
         }
+    }
+
+    /// Who refused a vote tells what is committed. If that changes the members, this election was
+    /// among the wrong ones.
+    fn on_committed(&mut self, upto: LogPos) -> Result<Next, Failure> {
+        let log = &mut self.common.log;
+        let grew = log.has(upto)? && log.commit_to(upto.index);
+        let elects = grew && matches!(self.state, State::Candidate(_));
+        Ok(match elects && log.has_unapplied_conf_change()? {
+            true => Next::Follow { leader: PeerId::NONE },
+            false => Next::Stay,
+        })
     }
 
     pub(super) fn turn_to(&mut self, next: Next) {

@@ -135,8 +135,10 @@ impl Cluster {
         let nodes: u64 = number(args, "nodes")?.ok_or("how many nodes?")?;
         let spares = number(args, "spares")?.unwrap_or(0);
         let after = crate::hand::position(args.take_key("after"))?;
+        if let Some(max) = number(args, "inflight")? {
+            config.inflight_max = u32::try_from(max)?;
+        }
         let limits = [
-            ("inflight", &mut config.inflight_max),
             ("inflight-bytes", &mut config.inflight_bytes_max),
             ("append-bytes", &mut config.append_bytes_max),
             ("committed-bytes", &mut config.committed_bytes_max),

@@ -33,6 +33,7 @@ pub(crate) fn parse(to: PeerId, args: &mut ArgumentConsumer<'_>) -> Result<Messa
         }
         "timeout-now" => Body::TimeoutNow { round },
         "pre-vote" => Body::PreVote { last: position(args.take_key("last"))?, priority },
+        "committed" => Body::Committed { upto: position(args.take_key("upto"))? },
         "vote-response" => Body::VoteResponse { granted: args.take_key("granted") == Some("true") },
         "append" => {
             let prev = position(args.take_key("prev"))?;

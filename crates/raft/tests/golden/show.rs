@@ -39,6 +39,7 @@ pub(crate) fn show(message: &Message) -> String {
         }
         Body::TransferLeader { to } => format!("TransferLeader to={to}"),
         Body::TimeoutNow { round } => format!("TimeoutNow round={round}"),
+        Body::Committed { upto } => format!("Committed upto={upto}"),
         Body::VoteResponse { granted } => format!("VoteResponse granted={granted}"),
         Body::Append { prev, entries, commit, round } => {
             format!("Append prev={prev} {} commit={commit} round={round}", show_entries(entries))

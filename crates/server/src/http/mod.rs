@@ -39,30 +39,32 @@ use std::sync::Arc;
 
 use ::placement::Placement;
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::{Method, Uri};
-use axum::response::IntoResponse;
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Redirect, Response};
 use proto::pdpb;
 use serde_json::Value;
 
 use self::error::HttpError;
 use crate::config::Config;
 use crate::placement_host::PlacementHost;
+use crate::placement_link::LocalMembers;
 use crate::store_handle::StoreHandle;
 
-/// Serves all paths. `advertise` is where clients reach this node, `host:port`.
+/// Serves all paths.
 pub(crate) fn router(
     store: &StoreHandle,
     host: &PlacementHost,
-    advertise: &str,
+    members: &LocalMembers,
     config: &Config,
 ) -> Router {
-    let node = ShownNode {
+    let node = Arc::new(ShownNode {
         store: store.clone(),
         host: host.clone(),
-        advertise: advertise.to_owned(),
-        config: config::effective(config, advertise),
-    };
+        members: members.clone(),
+        config: config::effective(config, members.advertise()),
+    });
     Router::new()
         .merge(index::routes())
         .merge(status::routes())
@@ -78,15 +80,15 @@ pub(crate) fn router(
         .merge(pd_stores::routes())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
-        .with_state(Arc::new(node))
+        .layer(middleware::from_fn_with_state(node.clone(), to_leader))
+        .with_state(node)
 }
 
 /// What the pages show.
 struct ShownNode {
     store: StoreHandle,
     host: PlacementHost,
-    /// `host:port`.
-    advertise: String,
+    members: LocalMembers,
     /// What `/config` answers; it does not change while the node runs.
     config: Value,
 }
@@ -114,6 +116,20 @@ impl ShownNode {
     fn uptime(&self) -> std::time::Duration {
         self.host.now().since(base::Instant::ZERO)
     }
+}
+
+/// What only the placement driver's leader can tell is asked of it: on another node the paths of PD
+/// lead there, as they do with PD's followers. Who the members are anyone can tell.
+async fn to_leader(State(node): Node, request: Request, next: Next) -> Response {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let asks_leader = path.starts_with("/pd/") && !pd_members::answers_anywhere(path);
+    if asks_leader
+        && !*node.host.leads().borrow()
+        && let Some(leader) = node.members.leader_elsewhere().await
+    {
+        return Redirect::temporary(&format!("http://{leader}{path}")).into_response();
+    }
+    next.run(request).await
 }
 
 async fn no_such_path(uri: Uri) -> impl IntoResponse {

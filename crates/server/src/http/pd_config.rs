@@ -39,7 +39,7 @@ pub(super) fn routes() -> Router<Arc<ShownNode>> {
 
 async fn config(State(node): Node) -> Result<Json<Value>, HttpError> {
     let replicas = meta(&node)?.max_peer_count;
-    let url = format!("http://{}", node.advertise);
+    let url = format!("http://{}", node.members.advertise());
     Ok(Json(json!({
         "name": format!("pontoon-{}", node.store.store_id()),
         "data-dir": node.config["data-dir"],

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use ::placement::{Member, Members};
+use ::placement::{Liveness, Member, Members, Placement};
 use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 use super::error::HttpError;
 use super::{Node, ShownNode};
 use crate::node::COMPATIBLE_VERSION;
-use crate::services::sole_member;
 
 pub(super) fn routes() -> Router<Arc<ShownNode>> {
     Router::new()
@@ -25,31 +24,46 @@ pub(super) fn routes() -> Router<Arc<ShownNode>> {
         .route("/pd/api/v1/status", get(status))
 }
 
-async fn members(State(node): Node) -> Json<Value> {
-    let members = known_members(&node).get_members();
+/// Whether every member answers this path of PD for itself.
+pub(super) fn answers_anywhere(path: &str) -> bool {
+    let path = path.split('?').next().unwrap_or(path);
+    ["members", "leader", "health", "ping", "version", "status"]
+        .iter()
+        .any(|name| path.strip_prefix("/pd/api/v1/") == Some(name))
+}
+
+async fn members(State(node): Node) -> Result<Json<Value>, HttpError> {
+    let members = known_members(&node).await?.get_members();
     let leader = members.leader.as_ref().map(page);
-    Json(json!({
+    Ok(Json(json!({
         "header": { "cluster_id": node.host.cluster_id().0 },
         "members": members.members.iter().map(page).collect::<Vec<_>>(),
         "leader": leader,
         "etcd_leader": leader,
-    }))
+    })))
 }
 
 async fn leader(State(node): Node) -> Result<Json<Value>, HttpError> {
-    let members = known_members(&node).get_members();
+    let members = known_members(&node).await?.get_members();
     let leader = members.leader.ok_or_else(|| HttpError::unavailable("no leader"))?;
     Ok(Json(page(&leader)))
 }
 
-/// A member that answers is healthy, and there is one.
-async fn health(State(node): Node) -> Json<Value> {
-    let members = known_members(&node).members;
+/// A member that answers is healthy; the others are healthy as far as the leader has heard.
+async fn health(State(node): Node) -> Result<Json<Value>, HttpError> {
+    let members = known_members(&node).await?.members;
+    let (us, now) = (node.store.store_id(), node.host.now());
+    let silent = |store| {
+        let is_silent =
+            |p: &Placement| p.store(store).is_some_and(|s| s.liveness(now) != Liveness::Up);
+        node.host.read(is_silent).unwrap_or(false)
+    };
     let health = |member: &Member| {
         let (name, id, url) = (&member.name, member.store.0, &member.client_url);
-        json!({ "name": name, "member_id": id, "client_urls": [url], "health": true })
+        let healthy = member.store == us || !silent(member.store);
+        json!({ "name": name, "member_id": id, "client_urls": [url], "health": healthy })
     };
-    Json(members.iter().map(health).collect())
+    Ok(Json(members.iter().map(health).collect()))
 }
 
 async fn ping() {}
@@ -74,10 +88,8 @@ fn version_text() -> String {
 }
 
 /// The members, and who of them leads as far as this node knows.
-fn known_members(node: &ShownNode) -> Members {
-    let leads = node.host.read(|_| ()).is_ok();
-    let members = sole_member(&node.host, &node.advertise);
-    Members { leader: members.leader.filter(|_| leads), ..members }
+async fn known_members(node: &ShownNode) -> Result<Members, HttpError> {
+    node.members.now().await.ok_or_else(|| HttpError::unavailable("no leader"))
 }
 
 fn page(member: &pdpb::Member) -> Value {

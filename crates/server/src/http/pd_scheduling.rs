@@ -1,14 +1,16 @@
-//! PD's pages about what moves regions. Nothing does: there are no schedulers, no operators and no
-//! hot spots to show.
+//! PD's pages about what moves regions: the orders that keep regions on enough stores. There are no
+//! schedulers and no hot spots to show.
 //!
 //! Importers pause the checkers of regions before they begin and resume them afterwards, and take
-//! nothing but success. Since no checker ever runs, asking one to pause changes nothing and is
-//! granted.
+//! nothing but success. The one checker that runs here replaces what is missing and moves nothing
+//! for balance, which an import may well go on beside: asking a checker to pause is granted and
+//! changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Path;
+use ::placement::Order;
+use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
 use bytes::Bytes;
@@ -17,7 +19,7 @@ use serde_json::{Value, json};
 
 use super::error::HttpError;
 use super::query::{json as read_json, number};
-use super::{ShownNode, text};
+use super::{Node, ShownNode, text};
 
 /// The checkers that PD has.
 const CHECKERS: [&str; 6] = ["joint-state", "learner", "merge", "replica", "rule", "split"];
@@ -25,8 +27,8 @@ const CHECKERS: [&str; 6] = ["joint-state", "learner", "merge", "replica", "rule
 pub(super) fn routes() -> Router<Arc<ShownNode>> {
     Router::new()
         .route("/pd/api/v1/schedulers", get(none))
-        .route("/pd/api/v1/operators", get(none))
-        .route("/pd/api/v1/operators/{id}", get(no_operator))
+        .route("/pd/api/v1/operators", get(operators))
+        .route("/pd/api/v1/operators/{id}", get(operator))
         .route("/pd/api/v1/checker/{name}", get(checker).post(pause_checker))
         .route("/pd/api/v1/hotspot/regions/read", get(no_hot_regions))
         .route("/pd/api/v1/hotspot/regions/write", get(no_hot_regions))
@@ -39,12 +41,29 @@ async fn none() -> Json<[(); 0]> {
     Json([])
 }
 
-async fn no_operator(Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
-    let id: u64 = number("region id", &id)?;
-    Err(HttpError::not_found(format!("no operator works on region {id}")))
+/// The orders whose effect has not shown yet.
+async fn operators(State(node): Node) -> Result<Json<Vec<Value>>, HttpError> {
+    let orders: Vec<Order> = node.placement(|p| p.orders().cloned().collect())?;
+    Ok(Json(orders.iter().map(order_page).collect()))
 }
 
-/// A checker that never runs is paused.
+async fn operator(State(node): Node, Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
+    let id: u64 = number("region id", &id)?;
+    let order = node.placement(|p| p.orders().find(|order| order.region_id.0 == id).cloned())?;
+    let missing = || HttpError::not_found(format!("no operator works on region {id}"));
+    Ok(Json(order_page(&order.ok_or_else(missing)?)))
+}
+
+fn order_page(order: &Order) -> Value {
+    json!({
+        "region_id": order.region_id.0,
+        "desc": order.name(),
+        "status": "RUNNING",
+        "step": format!("{:?}", order.step),
+    })
+}
+
+/// What asks for it takes a checker that moves nothing for one that is paused.
 async fn checker(Path(name): Path<String>) -> Result<Json<Value>, HttpError> {
     check_name(&name)?;
     Ok(Json(json!({ "paused": true })))
@@ -60,10 +79,10 @@ async fn pause_checker(Path(name): Path<String>, body: Bytes) -> Result<Json<Str
     check_name(&name)?;
     let pause: Pause = read_json(&body)?;
     Ok(Json(match pause.delay {
-        0 => format!("Resumed the {name} checker; no checkers run in this cluster."),
+        0 => format!("Resumed the {name} checker; nothing is moved for balance in this cluster."),
         seconds => {
             let span = text::duration(Duration::from_secs(seconds));
-            format!("Paused the {name} checker for {span}; no checkers run in this cluster.")
+            format!("Paused the {name} checker for {span}; it moves nothing for balance anyway.")
         }
     }))
 }

@@ -30,7 +30,7 @@ async fn status(State(node): Node) -> Json<Value> {
         "compatible_version": COMPATIBLE_VERSION,
         "start_timestamp": node.started_at_ms() / 1000,
         "uptime_seconds": node.uptime().as_secs(),
-        "address": node.advertise,
+        "address": node.members.advertise(),
         "store_id": node.store.store_id().0,
         "cluster_id": node.store.cluster_id().0,
         "api_version": node.store.api_version().name(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 use store::{Applier, ApplyInput, ApplyOutbox};
 
+use super::job_threads::JobQueues;
 use super::{AppliedNotices, OnFatal};
 use crate::metrics::Metrics;
 
@@ -15,6 +16,7 @@ pub(super) struct ApplyThread {
     pub(super) applier: Applier,
     pub(super) inbox: Receiver<ApplyInput>,
     pub(super) notices: AppliedNotices,
+    pub(super) jobs: JobQueues,
     pub(super) metrics: Arc<Metrics>,
     pub(super) on_fatal: OnFatal,
 }
@@ -33,6 +35,9 @@ impl ApplyThread {
             }
             for (reply, result) in out.replies.drain(..) {
                 reply.answer(result);
+            }
+            for job in out.jobs.drain(..) {
+                self.jobs.send(job);
             }
             self.metrics.keys_written(self.applier.keys_written());
             if !out.applied.is_empty() {

@@ -10,10 +10,10 @@ use store::ShardInput;
 
 use super::{Mailbox, OnFatal};
 
-/// What the store thread asks for.
+/// What the other threads ask for.
 pub(super) enum DiskJob {
-    /// Of the shard.
-    Shard(store::Job),
+    /// Sync the engine, then tell the shard.
+    SyncEngine,
     /// Prepare the log's next segment, so that the log's writer need not.
     PrepareSegment,
 }
@@ -33,7 +33,7 @@ impl DiskThread {
     pub(super) fn run(self) {
         for job in &self.inbox {
             match job {
-                DiskJob::Shard(store::Job::SyncEngine) => match self.engine.sync() {
+                DiskJob::SyncEngine => match self.engine.sync() {
                     Ok(()) => drop(self.store.tell(ShardInput::EngineSynced)),
                     Err(error) => return (self.on_fatal)(format!("the engine failed: {error}")),
                 },

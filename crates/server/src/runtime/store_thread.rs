@@ -7,14 +7,14 @@ use std::time::Duration;
 use base::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use storage::log::Preparer;
-use store::{
-    Applied, ApplyInput, LogOutbox, LogWrite, LogWriter, Outbox, RaftMessage, Shard, ShardInput,
-};
+use store::{Applied, ApplyInput, LogOutbox, LogWrite, LogWriter, Outbox, Shard, ShardInput};
 
 use super::disk_thread::DiskJob;
+use super::job_threads::JobQueues;
 use super::{OnFatal, OnReport, StoreInput};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
+use crate::transport::Transport;
 
 /// Inputs that one turn takes; more stay for the next.
 const TURN_INPUTS_MAX: usize = 4_096;
@@ -29,7 +29,9 @@ pub(super) struct StoreThread {
     pub(super) applied: Receiver<Vec<Applied>>,
     pub(super) awaited: Arc<AtomicBool>,
     pub(super) apply: Sender<ApplyInput>,
-    pub(super) disk: Sender<DiskJob>,
+    pub(super) jobs: JobQueues,
+    /// Its tasks end with this thread.
+    pub(super) transport: Transport,
     pub(super) preparer: Preparer,
     /// Set while the disk thread is asked for a segment.
     pub(super) segment_asked: Arc<AtomicBool>,
@@ -103,6 +105,9 @@ impl StoreThread {
                 }
                 turn.inputs.push(input);
             }
+            StoreInput::Messages(messages, _credit) => {
+                turn.inputs.extend(messages.into_iter().map(ShardInput::Message));
+            }
             StoreInput::Look => {}
             StoreInput::Stop => turn.stop = true,
         }
@@ -115,7 +120,7 @@ impl StoreThread {
         if let Some(fatal) = out.fatal.take().or(turn.log_out.fatal.take()) {
             return Err(fatal);
         }
-        send(&mut out.send);
+        self.transport.send(&mut out.send);
         for input in out.apply.drain(..) {
             // The applier outlives this thread unless it failed, and then it has told why.
             let _ = self.apply.send(input);
@@ -127,7 +132,7 @@ impl StoreThread {
             (self.on_report)(report);
         }
         for job in out.jobs.drain(..) {
-            let _ = self.disk.send(DiskJob::Shard(job));
+            self.jobs.send(job);
         }
         if !out.log.is_empty() {
             self.write_log(turn)?;
@@ -144,21 +149,14 @@ impl StoreThread {
         }
         self.metrics.log(&self.log_writer.stats());
         if self.preparer.is_needed() && !self.segment_asked.swap(true, Ordering::AcqRel) {
-            let _ = self.disk.send(DiskJob::PrepareSegment);
+            let _ = self.jobs.disk.send(DiskJob::PrepareSegment);
         }
-        send(&mut out.send);
+        self.transport.send(&mut out.send);
         out.done.drain(..).for_each(|done| done());
         turn.inputs.extend(out.births.drain(..).map(ShardInput::Create));
         if !out.persisted.is_empty() {
             turn.inputs.push(ShardInput::Persisted(std::mem::take(&mut out.persisted)));
         }
         Ok(())
-    }
-}
-
-/// Every replica of this store's regions lies on this store, so there is nobody to send to.
-fn send(messages: &mut Vec<RaftMessage>) {
-    for message in messages.drain(..) {
-        tracing::warn!(region = %message.region_id, to = %message.to.store_id, "no such store");
     }
 }

@@ -1,6 +1,7 @@
 //! The service `tikvpb.Tikv`: what clients call on a store.
 //!
-//! Each method is one line: the work is in [`super::raw`]. What is not here answers UNIMPLEMENTED.
+//! Each method is one line: the work is in [`super::raw`] and, for what other stores call, in
+//! [`super::raft`]. What is not here answers UNIMPLEMENTED.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,13 +9,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::Stream;
 use proto::kvrpcpb;
+use proto::raft_serverpb::{Done, RaftMessage, SnapshotChunk};
 use proto::tikvpb::tikv_server::{Tikv, TikvServer};
-use proto::tikvpb::{BatchCommandsRequest, BatchCommandsResponse};
+use proto::tikvpb::{BatchCommandsRequest, BatchCommandsResponse, BatchRaftMessage};
 use tokio::sync::watch;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::batch;
+use super::raft::{RaftLimits, RaftParts, RaftService};
 use super::raw::RawService;
 use crate::store_handle::StoreHandle;
 
@@ -24,6 +27,7 @@ const SLOW_SCORE_HEALTHY: i32 = 1;
 /// The service.
 pub(crate) struct KvService {
     raw: RawService,
+    raft: RaftService,
     health: Health,
     closed: watch::Receiver<bool>,
 }
@@ -32,7 +36,16 @@ pub(crate) struct KvService {
 /// `closed` turns true.
 pub(crate) fn server(store: StoreHandle, closed: watch::Receiver<bool>) -> TikvServer<KvService> {
     let health = Health { store_id: store.store_id().0, sequence: Arc::default() };
-    TikvServer::new(KvService { raw: RawService::new(store), health, closed })
+    let raft = RaftService::new(RaftParts {
+        cluster_id: store.cluster_id(),
+        store_id: store.store_id(),
+        inbox: store.inbox(),
+        snapshots: store.snapshots().clone(),
+        metrics: store.shared_metrics().clone(),
+        closed: closed.clone(),
+        limits: RaftLimits::default(),
+    });
+    TikvServer::new(KvService { raw: RawService::new(store), raft, health, closed })
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(usize::MAX)
 }
@@ -180,6 +193,27 @@ impl Tikv for KvService {
         let (raw, health) = (self.raw.clone(), self.health.clone());
         let answers = batch::serve(raw, health, request.into_inner(), self.closed.clone());
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn raft(
+        &self,
+        request: Request<Streaming<RaftMessage>>,
+    ) -> Result<Response<Done>, Status> {
+        self.raft.raft(request).await
+    }
+
+    async fn batch_raft(
+        &self,
+        request: Request<Streaming<BatchRaftMessage>>,
+    ) -> Result<Response<Done>, Status> {
+        self.raft.batch_raft(request).await
+    }
+
+    async fn snapshot(
+        &self,
+        request: Request<Streaming<SnapshotChunk>>,
+    ) -> Result<Response<Done>, Status> {
+        self.raft.snapshot(request).await
     }
 }
 

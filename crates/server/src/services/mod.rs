@@ -16,6 +16,7 @@ mod batch;
 mod keyspace;
 mod kv;
 mod pd;
+pub(crate) mod raft;
 mod raw;
 
 use axum::Router;
@@ -24,16 +25,15 @@ use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use crate::placement_host::PlacementHost;
+use crate::placement_link::LocalMembers;
 use crate::store_handle::StoreHandle;
 
-pub(crate) use pd::sole_member;
-
-/// Serves all calls. Clients reach this node at `advertise`, `host:port`; streams end when `closed`
-/// turns true. A call or a service that is not here answers UNIMPLEMENTED with its name.
+/// Serves all calls. Streams end when `closed` turns true. A call or a service that is not here
+/// answers UNIMPLEMENTED with its name.
 pub(crate) fn router(
     store: &StoreHandle,
     host: &PlacementHost,
-    advertise: &str,
+    members: &LocalMembers,
     closed: &watch::Receiver<bool>,
 ) -> Router {
     // It says "serving" for the empty name, which means the whole server, from the start.
@@ -41,7 +41,7 @@ pub(crate) fn router(
     let health =
         health.accept_compressed(CompressionEncoding::Gzip).max_decoding_message_size(usize::MAX);
     Routes::new(kv::server(store.clone(), closed.clone()))
-        .add_service(pd::server(host.clone(), advertise, closed.clone()))
+        .add_service(pd::server(host.clone(), members.clone(), closed.clone()))
         .add_service(keyspace::server(host.clone(), closed.clone()))
         .add_service(health)
         .into_axum_router()

@@ -10,7 +10,10 @@
 //!
 //! Each method is one call of [`Placement`]; what is not here answers UNIMPLEMENTED. GetMembers and
 //! GetClusterInfo answer anyone, whether the placement driver runs here or not; all others answer
-//! UNAVAILABLE with the words `not leader` where it does not.
+//! UNAVAILABLE with the words `not leader` where it does not, as PD's followers do. Nothing is
+//! forwarded: every client knows these words, asks the members who leads, and goes there at once,
+//! while a call that was passed on would only hide a detour that each later call makes again.
+//! Streams end with the same words when the placement driver leaves.
 
 mod answer;
 mod streams;
@@ -19,7 +22,7 @@ mod tso;
 use std::sync::Arc;
 
 use base::TimeStamp;
-use placement::{Change, Member, Members, Placement, PlacementError, header};
+use placement::{Change, Placement, PlacementError, header};
 use proto::pdpb;
 use proto::pdpb::pd_server::{Pd, PdServer};
 use tokio::sync::watch;
@@ -30,8 +33,8 @@ use tonic::{Request, Response, Status, Streaming};
 pub(super) use answer::{Header, answer, status};
 pub(super) use streams::changes;
 
-use crate::node::COMPATIBLE_VERSION;
 use crate::placement_host::{HostError, PlacementHost};
+use crate::placement_link::LocalMembers;
 
 /// The largest request: no call of this service needs more.
 pub(super) const REQUEST_BYTES_MAX: usize = 64 << 20;
@@ -39,38 +42,22 @@ pub(super) const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// The service.
 pub(crate) struct PdService {
     host: PlacementHost,
-    members: Members,
+    members: LocalMembers,
     /// Told when the global config was changed through this service.
     config_changed: Arc<watch::Sender<()>>,
     closed: watch::Receiver<bool>,
 }
 
-/// The service for a server. Clients reach this node at `advertise`; streams end when `closed`
-/// turns true.
+/// The service for a server. Streams end when `closed` turns true.
 pub(crate) fn server(
     host: PlacementHost,
-    advertise: &str,
+    members: LocalMembers,
     closed: watch::Receiver<bool>,
 ) -> PdServer<PdService> {
-    let members = sole_member(&host, advertise);
     let config_changed = Arc::new(watch::Sender::new(()));
     PdServer::new(PdService { host, members, config_changed, closed })
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
-}
-
-/// The members of a cluster of one node: itself.
-pub(crate) fn sole_member(host: &PlacementHost, advertise: &str) -> Members {
-    let store = host.store().store_id();
-    let url = format!("http://{advertise}");
-    let member = Member {
-        store,
-        name: format!("pontoon-{store}"),
-        client_url: url.clone(),
-        peer_url: url,
-        version: COMPATIBLE_VERSION.to_owned(),
-    };
-    Members { cluster_id: host.cluster_id(), members: vec![member], leader: Some(store) }
 }
 
 impl PdService {
@@ -115,14 +102,16 @@ impl Pd for PdService {
         &self,
         _: Request<pdpb::GetMembersRequest>,
     ) -> Result<Response<pdpb::GetMembersResponse>, Status> {
-        Ok(Response::new(self.members.get_members()))
+        let members = self.members.now().await;
+        let unknown = || Status::unavailable("no leader: no member of the cluster answers");
+        Ok(Response::new(members.ok_or_else(unknown)?.get_members()))
     }
 
     async fn get_cluster_info(
         &self,
         _: Request<pdpb::GetClusterInfoRequest>,
     ) -> Result<Response<pdpb::GetClusterInfoResponse>, Status> {
-        Ok(Response::new(self.members.get_cluster_info()))
+        Ok(Response::new(placement::cluster_info(self.host.cluster_id())))
     }
 
     // Ids, timestamps, the beginning of a cluster.
@@ -131,7 +120,7 @@ impl Pd for PdService {
         &self,
         request: Request<Streaming<pdpb::TsoRequest>>,
     ) -> Result<Response<BoxStream<pdpb::TsoResponse>>, Status> {
-        let requests = streams::Inbound::new(request, &self.closed);
+        let requests = streams::Inbound::new(request, &self.host, &self.closed);
         Ok(Response::new(Box::pin(tso::serve(self.host.clone(), requests))))
     }
 
@@ -251,7 +240,7 @@ impl Pd for PdService {
         &self,
         request: Request<Streaming<pdpb::RegionHeartbeatRequest>>,
     ) -> Result<Response<BoxStream<pdpb::RegionHeartbeatResponse>>, Status> {
-        let requests = streams::Inbound::new(request, &self.closed);
+        let requests = streams::Inbound::new(request, &self.host, &self.closed);
         Ok(Response::new(Box::pin(streams::region_heartbeat(self.host.clone(), requests))))
     }
 
@@ -286,7 +275,7 @@ impl Pd for PdService {
         &self,
         request: Request<Streaming<pdpb::QueryRegionRequest>>,
     ) -> Result<Response<BoxStream<pdpb::QueryRegionResponse>>, Status> {
-        let requests = streams::Inbound::new(request, &self.closed);
+        let requests = streams::Inbound::new(request, &self.host, &self.closed);
         Ok(Response::new(Box::pin(streams::query_region(self.host.clone(), requests))))
     }
 

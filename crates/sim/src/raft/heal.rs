@@ -96,14 +96,19 @@ impl Cluster {
 
     /// A host does all that it has to do.
     fn catch_up(&mut self, at: usize) {
-        self.take_ready(at);
-        self.write_some(at, usize::MAX);
-        self.tell_durable(at);
-        while !self.hosts[at].pages.is_empty() {
-            self.apply_page(at, usize::MAX);
+        loop {
+            self.take_ready(at);
+            self.write_some(at, usize::MAX);
+            self.tell_durable(at);
+            while !self.hosts[at].pages.is_empty() {
+                self.apply_page(at, usize::MAX);
+            }
+            self.tell_applied(at);
+            self.serve_snapshots(at);
+            if !self.hosts[at].node.as_ref().is_some_and(RawNode::has_ready) {
+                return;
+            }
         }
-        self.tell_applied(at);
-        self.serve_snapshots(at);
     }
 
     /// Nobody in a sleeping group notices that its leader is gone, or that somebody has none: their

@@ -19,6 +19,8 @@ pub(crate) struct Host {
     pub(crate) pages: VecDeque<Vec<Entry>>,
     /// Something was applied, and the node does not know.
     pub(crate) untold_applied: bool,
+    /// Up to here it was applied before a snapshot came, and the node does not know.
+    pub(crate) outdated_applied: Option<Index>,
     pub(crate) snapshots: Snapshots,
     /// The node asked for a snapshot of its own, which did not come yet.
     pub(crate) requested: bool,
@@ -90,6 +92,7 @@ impl Host {
             untold: None,
             pages: VecDeque::new(),
             untold_applied: false,
+            outdated_applied: None,
             snapshots: Snapshots::default(),
             requested: false,
             priority: 0,
@@ -126,6 +129,7 @@ impl Host {
         self.untold = None;
         self.pages.clear();
         self.untold_applied = false;
+        self.outdated_applied = None;
         self.snapshots.clear();
         self.requested = false;
         self.seen = Seen::default();

@@ -105,16 +105,6 @@ fn subject(change: &MemberChange) -> PeerId {
     *id
 }
 
-/// Whether those who go on voting are most of those who vote now.
-///
-/// Those who leave may be the only ones to know that they left, and have more in their logs than
-/// the others: then the others need votes that they do not get.
-fn keeps_majority(before: &ConfState, change: &ConfChange) -> bool {
-    let Some(after) = expected(before, change) else { return true };
-    let stay = before.voters.iter().filter(|id| after.voters.contains(id)).count();
-    stay * 2 > before.voters.len()
-}
-
 impl Cluster {
     /// A leader takes a change of members, if it may.
     pub(crate) fn change(&mut self) {
@@ -124,9 +114,6 @@ impl Cluster {
             return;
         }
         let change = self.draw_change(at);
-        if !keeps_majority(self.hosts[at].conf(), &change) {
-            return;
-        }
         let (kind, data) = match change {
             ConfChange::Leave if self.prng.one_in(2) => (EntryKind::ConfChangeV2, Bytes::new()),
             _ => encode(&change),

@@ -202,13 +202,15 @@ impl Cluster {
             at + 1,
             machine.applied
         );
+        if std::mem::take(&mut host.untold_applied) {
+            host.outdated_applied = Some(host.machine.applied);
+        }
         host.machine = machine;
         host.synced = machine.applied;
         host.confs = vec![(machine.applied, snapshot.conf.clone())];
         self.totals.count(Event::SnapshotInstalled, 1);
         self.totals.count(Event::PageDropped, host.pages.len() as u64);
         host.pages.clear();
-        host.untold_applied = false;
         host.requested = false;
         self.say(at, format_args!("installed the snapshot at {}", snapshot.pos));
     }

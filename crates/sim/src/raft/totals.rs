@@ -199,9 +199,13 @@ impl Totals {
 impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, event) in Event::ALL.into_iter().enumerate() {
-            let end = if i % 4 == 3 || i + 1 == Event::ALL.len() { "\n" } else { "  " };
+            let begin = match i {
+                0 => "",
+                _ if i % 4 == 0 => "\n",
+                _ => "  ",
+            };
             let name = format!("{event:?}");
-            write!(f, "{name:<20}{:>10}{end}", self.of(event))?;
+            write!(f, "{begin}{name:<20}{:>10}", self.of(event))?;
         }
         Ok(())
     }

@@ -76,6 +76,9 @@ impl Cluster {
         let Some(at) = self.some_host_with(|host| !host.writes.is_empty()) else {
             return self.deliver();
         };
+        if self.shape.slow == Some(at) && !self.prng.one_in(12) {
+            return self.deliver();
+        }
         let count = 1 + self.prng.below(3) as usize;
         self.write_some(at, count);
         match self.prng.one_in(self.shape.weather.untold) {
@@ -90,6 +93,11 @@ impl Cluster {
         }
         if let Some(at) = self.some_host_with(|host| host.untold_applied) {
             self.tell_applied(at);
+        }
+        if let Some(at) = self.some_host_with(|host| host.outdated_applied.is_some()) {
+            let applied = self.hosts[at].outdated_applied.take().expect("just seen");
+            self.say(at, format_args!("applied {applied} long ago"));
+            self.with_node(at, |node| node.applied(applied));
         }
     }
 
@@ -216,7 +224,8 @@ impl Cluster {
 
     /// Drops from a log some of what its host has applied for good, whatever others lack.
     fn compact(&mut self) {
-        let at = self.some_host();
+        let anyone = self.prng.one_in(2);
+        let Some(at) = self.some_host_with(|host| anyone || host.leads()) else { return };
         let host = &mut self.hosts[at];
         // The node must know that it is applied.
         if host.untold_applied || host.untold.is_some() {

@@ -28,6 +28,7 @@
 mod table;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -39,12 +40,27 @@ use super::{
     Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, IterOptions, Op,
     Snapshot, SstWriter, WriteBatch,
 };
+use crate::disk::{Disk, RealDisk};
 
 /// An engine that keeps everything in memory. Clones share it: the simulator holds one and gives
 /// the node another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone)]
 pub struct MemoryEngine {
     shared: Arc<RwLock<State>>,
+    /// Where the tables for ingestion lie.
+    disk: Arc<dyn Disk>,
+}
+
+impl Default for MemoryEngine {
+    fn default() -> Self {
+        Self::with_disk(Arc::new(RealDisk::new()))
+    }
+}
+
+impl fmt::Debug for MemoryEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryEngine").field("shared", &self.shared).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -74,9 +90,16 @@ struct Version {
 }
 
 impl MemoryEngine {
-    /// An empty engine.
+    /// An empty engine. Tables are files on the machine's own disk.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty engine whose tables ([`sst_writer`](Engine::sst_writer),
+    /// [`ingest`](Engine::ingest)) are files on `disk`. Checkpoints are on the machine's own disk
+    /// all the same.
+    pub fn with_disk(disk: Arc<dyn Disk>) -> Self {
+        Self { shared: Arc::default(), disk }
     }
 
     /// An engine with the contents of a checkpoint, all of it synced.
@@ -84,7 +107,7 @@ impl MemoryEngine {
         let engine = Self::new();
         for cf in Cf::ALL {
             let path = dir.join(cf.name());
-            let records = table::read(cf, &path)?;
+            let records = table::read(&RealDisk::new(), cf, &path)?;
             engine.lock().add(cf, records.into_iter().map(|(k, v)| (k, Some(v))), true);
         }
         engine.sync()?;
@@ -196,7 +219,7 @@ impl Engine for MemoryEngine {
     fn ingest(&self, cf: Cf, files: &[PathBuf]) -> Result<(), EngineError> {
         let mut tables = Vec::with_capacity(files.len());
         for path in files {
-            tables.push(table::read(cf, path)?);
+            tables.push(table::read(&*self.disk, cf, path)?);
         }
         let records = tables.into_iter().flatten().map(|(key, value)| (key, Some(value)));
         self.lock().add(cf, records, true);
@@ -207,8 +230,9 @@ impl Engine for MemoryEngine {
         let operation = "write the checkpoint";
         std::fs::create_dir(dir).map_err(|error| EngineError::from_io(operation, dir, &error))?;
         let state = self.read();
+        let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
         for cf in Cf::ALL {
-            let mut table = table::TableWriter::new(cf, &dir.join(cf.name()));
+            let mut table = table::TableWriter::new(disk.clone(), cf, &dir.join(cf.name()));
             for (key, value) in state.visible(cf, state.last) {
                 table.put(key, value)?;
             }
@@ -218,7 +242,7 @@ impl Engine for MemoryEngine {
     }
 
     fn sst_writer(&self, cf: Cf, path: &Path) -> Result<Box<dyn SstWriter>, EngineError> {
-        Ok(Box::new(table::TableWriter::new(cf, path)))
+        Ok(Box::new(table::TableWriter::new(self.disk.clone(), cf, path)))
     }
 
     fn approximate_size(&self, cf: Cf, range: &KeyRange) -> Result<u64, EngineError> {

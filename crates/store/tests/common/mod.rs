@@ -4,23 +4,29 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+mod cluster;
+
 use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base::{Epoch, Instant, Peer, PeerId, Prng, Region, RegionId, StoreId};
+#[allow(unused_imports, reason = "each test file uses its part")]
+pub(crate) use cluster::{Cluster, cut, everything, learner, remove, voter};
+
+use base::{Epoch, Instant, KeyRange, Peer, PeerId, Prng, Region, RegionId, StoreId};
 use bytes::Bytes;
 use pontoon_store as store;
 use storage::disk::MemoryDisk;
-use storage::engine::{Cf, Engine, MemoryEngine};
+use storage::engine::{Cf, Engine, IterOptions, MemoryEngine};
 use storage::keys;
 use storage::log::{LogBatch, LogOptions, LogReader, RaftLog};
 use store::bootstrap;
+use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{
-    Applier, ApplyInput, ApplyOutbox, Job, LogOutbox, LogWriter, Outbox, Proposal, RaftMessage,
-    ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, Shard, ShardConfig,
-    ShardInput, StoreIdent, WriteResult, Writes,
+    Applier, ApplyInput, ApplyOutbox, Job, LocalState, LogOutbox, LogWriter, Outbox, Proposal,
+    RaftMessage, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, Shard,
+    ShardConfig, ShardInput, StoreIdent, WriteResult, Writes,
 };
 
 pub(crate) const REGION: RegionId = RegionId(2);
@@ -36,7 +42,8 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub(crate) fn new(store_id: u64) -> Self {
-        let (disk, engine) = (MemoryDisk::new(), MemoryEngine::new());
+        let disk = MemoryDisk::new();
+        let engine = MemoryEngine::with_disk(Arc::new(disk.clone()));
         Self { store_id: StoreId(store_id), disk, engine }
     }
 
@@ -63,11 +70,16 @@ impl Machine {
         image.open_log().reader()
     }
 
-    /// Writes what a bootstrap writes for a region of these peers.
-    pub(crate) fn found(&self, region: &Region) {
+    /// Gives the store its identity, and nothing else.
+    pub(crate) fn join(&self) {
         let ident =
             StoreIdent { cluster_id: base::ClusterId(7), store_id: self.store_id, api_version: 0 };
         bootstrap::bootstrap_store(&self.engine, &ident).expect("empty");
+    }
+
+    /// Writes what a bootstrap writes for a region of these peers.
+    pub(crate) fn found(&self, region: &Region) {
+        self.join();
         bootstrap::prepare_region(&self.engine, region).expect("the engine works");
         let mut batch = LogBatch::new();
         bootstrap::initial_log(&mut batch, region.id);
@@ -98,7 +110,8 @@ pub(crate) struct Node {
     pub applier: Applier,
     pub inbox: Vec<ShardInput>,
     pub apply_inbox: Vec<ApplyInput>,
-    pub jobs: Vec<Job>,
+    pub jobs: VecDeque<Job>,
+    pub folder: SnapshotFolder,
     pub sent: VecDeque<RaftMessage>,
     pub out: Outbox,
     pub fatal: Option<String>,
@@ -113,6 +126,13 @@ impl Node {
             log.write(&recovered.log_repairs).expect("the log works");
             log.sync().expect("the log works");
         }
+        let applying = recovered.births.iter().filter(|b| b.local == LocalState::Applying);
+        let installing = applying.map(|birth| {
+            let (index, term) = birth.apply.truncated;
+            SnapshotKey { region: birth.region.id, term, index }
+        });
+        let (disk, keep) = (Arc::new(machine.disk.clone()), installing.collect::<Vec<_>>());
+        let folder = SnapshotFolder::open(disk, Path::new("snap"), &keep).expect("it opens");
         let views = Arc::new(RegionViews::new(machine.store_id));
         let shard = Shard::new(config, log.reader(), views.clone());
         let applier = Applier::new(Arc::new(machine.engine.clone()));
@@ -125,11 +145,21 @@ impl Node {
             applier,
             inbox,
             apply_inbox: Vec::new(),
-            jobs: Vec::new(),
+            jobs: VecDeque::new(),
+            folder,
             sent: VecDeque::new(),
             out: Outbox::default(),
             fatal: None,
         }
+    }
+
+    /// The process ends: callers learn that nothing is known of their requests.
+    pub(crate) fn stop(&mut self) {
+        self.inbox.clear();
+        self.apply_inbox.clear();
+        self.jobs.clear();
+        self.sent.clear();
+        self.out = Outbox::default();
     }
 
     /// The shard takes what waits for it; what it wants written stays in `out.log`.
@@ -138,7 +168,7 @@ impl Node {
         let out = &mut self.out;
         self.sent.extend(out.send.drain(..));
         self.apply_inbox.append(&mut out.apply);
-        self.jobs.append(&mut out.jobs);
+        self.jobs.extend(out.jobs.drain(..));
         out.replies.drain(..).for_each(|(reply, result)| reply.answer(result));
         out.reports.clear();
         self.fatal = self.fatal.take().or(out.fatal.take().map(|fatal| fatal.to_string()));
@@ -166,15 +196,24 @@ impl Node {
         self.applier.turn(&mut self.apply_inbox, &mut out);
         self.fatal = self.fatal.take().or(out.fatal.map(|fatal| fatal.to_string()));
         out.replies.into_iter().for_each(|(reply, result)| reply.answer(result));
+        self.jobs.extend(out.jobs);
         if !out.applied.is_empty() {
             self.inbox.push(ShardInput::Applied(out.applied));
         }
     }
 
+    /// Does the job that waits longest.
+    pub(crate) fn run_job(&mut self) {
+        let Some(job) = self.jobs.pop_front() else { return };
+        match job.run(&self.machine.engine, &self.folder) {
+            Ok(answer) => self.inbox.extend(answer),
+            Err(fatal) => self.fatal = self.fatal.take().or(Some(fatal.to_string())),
+        }
+    }
+
     pub(crate) fn run_jobs(&mut self) {
-        for Job::SyncEngine in self.jobs.drain(..) {
-            self.machine.engine.sync().expect("the memory engine syncs");
-            self.inbox.push(ShardInput::EngineSynced);
+        while !self.jobs.is_empty() {
+            self.run_job();
         }
     }
 
@@ -194,6 +233,24 @@ impl Node {
 
     pub(crate) fn view(&self) -> Arc<RegionView> {
         self.views.get(REGION).expect("the region is here")
+    }
+
+    /// What the engine holds of the range, family by family.
+    pub(crate) fn contents(&self, region: RegionId, range: &KeyRange) -> Vec<(Cf, Bytes, Bytes)> {
+        let (start, end) = keys::data_range(region, range);
+        let snapshot = self.machine.engine.snapshot();
+        let mut rows = Vec::new();
+        for cf in Cf::DATA {
+            let options = IterOptions::within(KeyRange::new(start.clone(), end.clone()));
+            let mut cursor = snapshot.iter(cf, options).expect("readable");
+            let mut valid = cursor.seek_to_first().expect("readable");
+            while valid {
+                let (key, value) = (cursor.key().to_vec().into(), cursor.value().to_vec().into());
+                rows.push((cf, key, value));
+                valid = cursor.next().expect("readable");
+            }
+        }
+        rows
     }
 
     pub(crate) fn header(&self) -> RequestHeader {
@@ -259,73 +316,6 @@ impl Slot {
 
     pub(crate) fn error(&self) -> RegionError {
         self.answer().expect("answered").expect_err("refused")
-    }
-}
-
-/// Several stores that share one region.
-pub(crate) struct Cluster {
-    pub nodes: Vec<Node>,
-    pub now: Instant,
-    /// Stores that nobody hears and that hear nobody.
-    pub cut: Vec<StoreId>,
-}
-
-impl Cluster {
-    pub(crate) fn new(size: u64) -> Self {
-        let stores: Vec<u64> = (1..=size).collect();
-        let region = region_on(&stores);
-        let nodes = stores.iter().map(|&id| {
-            let machine = Machine::new(id);
-            machine.found(&region);
-            machine.start(ShardConfig { seed: id, ..ShardConfig::default() })
-        });
-        Self { nodes: nodes.collect(), now: Instant::ZERO, cut: Vec::new() }
-    }
-
-    /// Time passes by one tick, then everything that follows from it happens.
-    pub(crate) fn tick(&mut self) {
-        self.now = self.now + TICK;
-        self.deliver();
-    }
-
-    /// Everything until nobody has anything to do or to say.
-    pub(crate) fn deliver(&mut self) {
-        loop {
-            let mut messages = Vec::new();
-            for node in &mut self.nodes {
-                node.settle(self.now);
-                messages.extend(node.sent.drain(..));
-            }
-            messages.retain(|message| {
-                !self.cut.contains(&message.from.store_id)
-                    && !self.cut.contains(&message.to.store_id)
-            });
-            if messages.is_empty() {
-                return;
-            }
-            for message in messages {
-                let to = message.to.store_id;
-                let node =
-                    self.nodes.iter_mut().find(|n| n.machine.store_id == to).expect("a store");
-                node.inbox.push(ShardInput::Message(message));
-            }
-        }
-    }
-
-    /// Ticks until one of the stores that are not cut off leads and serves reads; its place in
-    /// `nodes`.
-    pub(crate) fn leader(&mut self) -> usize {
-        for _ in 0..200 {
-            self.tick();
-            let cut = self.cut.clone();
-            let leads = |node: &Node| {
-                !cut.contains(&node.machine.store_id) && node.view().has_lease(self.now)
-            };
-            if let Some(leader) = self.nodes.iter().position(leads) {
-                return leader;
-            }
-        }
-        panic!("no leader within 20 s");
     }
 }
 

@@ -347,7 +347,7 @@ fn draw_config(input: &mut Input<'_>, id: PeerId) -> Config {
     }
     Config {
         append_bytes_max: input.below(100),
-        inflight_max: 1 + input.below(3),
+        inflight_max: 1 + input.below(3) as u32,
         inflight_bytes_max: 1 + input.below(200),
         committed_bytes_max: input.below(100),
         uncommitted_bytes_max: input.below(200),

@@ -9,7 +9,7 @@ use super::input::Input;
 pub fn any_message(input: &mut Input<'_>, node: &RawNode, first: u64) -> Message {
     let to = if input.one_in(32) { input.peer() } else { node.id() };
     let (from, term) = (input.member(node), input.term(node));
-    let body = match input.below(20) {
+    let body = match input.below(21) {
         0..=4 => any_append(input, node, first, term),
         5 => Body::Snapshot {
             snapshot: Box::new(input.snapshot(node, first)),
@@ -32,6 +32,7 @@ pub fn any_message(input: &mut Input<'_>, node: &RawNode, first: u64) -> Message
         15 => any_read(input, node, first),
         16 => Body::TransferLeader { to: input.member(node) },
         17 => Body::TimeoutNow { round: any_round(input, node) },
+        20 => Body::Committed { upto: input.position(node, first) },
         18 => Body::SnapshotRequest { at_least: input.index(node, first) },
         _ => any_small(input, node, first),
     };

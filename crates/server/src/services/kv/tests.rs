@@ -18,6 +18,7 @@ use proto::tikvpb::tikv_client::TikvClient;
 use storage::disk::MemoryDisk;
 use storage::engine::{Engine, MemoryEngine};
 use storage::log::{LogBatch, LogOptions, RaftLog};
+use store::snapshot::SnapshotFolder;
 use store::{
     LogWriter, RegionViews, Report, Shard, ShardConfig, ShardInput, StoreIdent, bootstrap,
 };
@@ -28,8 +29,9 @@ use txn::ApiVersion;
 
 use crate::clock::Clock;
 use crate::metrics::Metrics;
-use crate::runtime::{Parts, Threads};
-use crate::store_handle::StoreHandle;
+use crate::runtime::{Parts, Peers, Threads};
+use crate::store_handle::{StoreHandle, StoreParts};
+use crate::transport::Resolver;
 
 const MODES: [ApiVersion; 3] = [ApiVersion::V1, ApiVersion::V1Ttl, ApiVersion::V2];
 
@@ -64,10 +66,15 @@ impl Node {
         let views = Arc::new(RegionViews::new(STORE));
         let config = ShardConfig { tick: Duration::from_millis(10), ..ShardConfig::default() };
         let (leads, mut leading) = mpsc::unbounded_channel();
+        let disk = Arc::new(MemoryDisk::new());
+        let snapshots = SnapshotFolder::open(disk, Path::new("snap"), &[]).expect("empty");
+        let resolver: Resolver = Arc::new(|_| Box::pin(async { None }));
         let parts = Parts {
             shard: Shard::new(config, log.reader(), views.clone()),
             log_writer: LogWriter::new(log),
             engine: engine.clone(),
+            snapshots: snapshots.clone(),
+            peers: Peers { cluster_id: CLUSTER, store_id: STORE, resolver },
             clock,
             metrics: metrics.clone(),
             on_report: Box::new(move |report| drop(leads.send(report))),
@@ -81,7 +88,17 @@ impl Node {
         assert!(matches!(leading.recv().await, Some(Report::Leads(_))));
 
         let mailbox = threads.mailbox().clone();
-        let store = StoreHandle::new(CLUSTER, api, engine, views, mailbox, clock, metrics);
+        let (cluster_id, api_version) = (CLUSTER, api);
+        let store = StoreHandle::new(StoreParts {
+            cluster_id,
+            api_version,
+            engine,
+            views,
+            mailbox,
+            snapshots,
+            clock,
+            metrics,
+        });
         let (closing, _) = watch::channel(false);
         Self { store, threads: Some(threads), closing, api }
     }

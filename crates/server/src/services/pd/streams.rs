@@ -2,37 +2,48 @@
 //!
 //! Each is one value that makes the next answer when the connection has room for it, so a client
 //! that does not read is not read from either. They end when the client ends its side (with OK),
-//! when the node closes, and after the first error.
+//! when the node closes, and after the first error. One that begins or stands while the placement
+//! driver is not here fails with the words `not leader`: the client turns to whoever leads then.
 
 use std::time::Duration;
 
+use base::StoreId;
 use futures_util::{FutureExt, Stream, StreamExt, stream};
-use placement::{Placement, PlacementError, header};
+use placement::{Order, Placement, PlacementError, header};
 use proto::pdpb;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Status, Streaming};
 
 use super::answer::status;
-use crate::placement_host::{HostError, PlacementHost};
+use crate::placement_host::{HostError, NotPlacementLeader, PlacementHost};
 
 /// Who waits for changes looks this often whether the placement driver is still here.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The messages of a client, until it ends its side or the node closes.
+/// The messages of a client, until it ends its side, the node closes or the placement driver is not
+/// here.
 pub(super) struct Inbound<T> {
     messages: Streaming<T>,
+    leads: watch::Receiver<bool>,
     closed: watch::Receiver<bool>,
 }
 
 impl<T> Inbound<T> {
-    pub(super) fn new(request: Request<Streaming<T>>, closed: &watch::Receiver<bool>) -> Self {
-        Self { messages: request.into_inner(), closed: closed.clone() }
+    pub(super) fn new(
+        request: Request<Streaming<T>>,
+        host: &PlacementHost,
+        closed: &watch::Receiver<bool>,
+    ) -> Self {
+        Self { messages: request.into_inner(), leads: host.leads(), closed: closed.clone() }
     }
 
     /// The next message; `None` at the end.
     pub(super) async fn next(&mut self) -> Option<Result<T, Status>> {
         tokio::select! {
             _ = self.closed.wait_for(|closed| *closed) => None,
+            _ = self.leads.wait_for(|leads| !*leads) => {
+                Some(Err(status(&NotPlacementLeader.into())))
+            }
             message = self.messages.next() => message,
         }
     }
@@ -51,26 +62,89 @@ enum Then<A> {
     Fail(Status),
 }
 
-/// The answers to region heartbeats: one for each that is refused. One that is taken in needs none.
+/// The answers to region heartbeats: one for each that is refused, and the orders for the leaders
+/// on the store that sends them. A heartbeat that is taken in needs no answer.
 pub(super) fn region_heartbeat(
     host: PlacementHost,
     requests: Inbound<pdpb::RegionHeartbeatRequest>,
 ) -> impl Stream<Item = Result<pdpb::RegionHeartbeatResponse, Status>> + Send {
-    follow(requests, move |request| {
-        let result = host.update(|placement| placement.region_heartbeat(&request));
-        let error = match result.map_err(HostError::from).and_then(|taken| Ok(taken?)) {
-            Ok(()) => return Then::Nothing,
-            Err(error) => error,
-        };
-        let answer = |header| pdpb::RegionHeartbeatResponse { header, ..Default::default() };
-        match refusal(&host, &error) {
-            Some((refusal, header)) if *refusal == PlacementError::NotBootstrapped => {
-                Then::LastAnswer(answer(Some(header)))
+    let heartbeats = Heartbeats { host, requests, store: None, orders: None };
+    // `None`: nothing follows.
+    stream::unfold(Some(heartbeats), |state| async move {
+        let mut heartbeats = state?;
+        loop {
+            match heartbeats.next().await? {
+                Then::Nothing => {}
+                Then::Answer(answer) => return Some((Ok(answer), Some(heartbeats))),
+                Then::LastAnswer(answer) => return Some((Ok(answer), None)),
+                Then::Fail(status) => return Some((Err(status), None)),
             }
-            Some((_, header)) => Then::Answer(answer(Some(header))),
-            None => Then::Fail(status(&error)),
         }
     })
+}
+
+/// A store's stream of region heartbeats.
+struct Heartbeats {
+    host: PlacementHost,
+    requests: Inbound<pdpb::RegionHeartbeatRequest>,
+    /// The store, once it has reported a region.
+    store: Option<StoreId>,
+    /// Its orders, unless a newer stream has them.
+    orders: Option<mpsc::Receiver<Order>>,
+}
+
+impl Heartbeats {
+    async fn next(&mut self) -> Option<Then<pdpb::RegionHeartbeatResponse>> {
+        let orders = &mut self.orders;
+        let order = async {
+            match orders {
+                Some(orders) => orders.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            order = order => Some(match order {
+                Some(order) => {
+                    Then::Answer(order.to_wire(header::success(self.host.cluster_id())))
+                }
+                None => {
+                    self.orders = None;
+                    Then::Nothing
+                }
+            }),
+            request = self.requests.next() => Some(match request? {
+                Ok(request) => self.take(&request),
+                Err(status) => Then::Fail(status),
+            }),
+        }
+    }
+
+    fn take(
+        &mut self,
+        request: &pdpb::RegionHeartbeatRequest,
+    ) -> Then<pdpb::RegionHeartbeatResponse> {
+        let host = &self.host;
+        let result = host.update(|placement| placement.region_heartbeat(request));
+        let result = result.map_err(HostError::from).and_then(|taken| Ok(taken?));
+        let answer = |header| pdpb::RegionHeartbeatResponse { header, ..Default::default() };
+        let then = match &result {
+            Ok(()) => Then::Nothing,
+            Err(error) => match refusal(host, error) {
+                Some((refusal, header)) if *refusal == PlacementError::NotBootstrapped => {
+                    return Then::LastAnswer(answer(Some(header)));
+                }
+                Some((_, header)) => Then::Answer(answer(Some(header))),
+                None => return Then::Fail(status(error)),
+            },
+        };
+        if let Some(leader) = request.leader.as_ref().filter(|_| self.store.is_none()) {
+            let store = StoreId(leader.store_id);
+            self.store = Some(store);
+            self.orders = Some(host.bind(store));
+        }
+        host.region_reported();
+        then
+    }
 }
 
 /// The answers to queries of regions, one for each.
@@ -133,14 +207,16 @@ pub(crate) fn changes<A: Send>(
     closed: watch::Receiver<bool>,
     changed: impl FnMut(&Placement) -> Option<A> + Send,
 ) -> impl Stream<Item = Result<A, Status>> + Send {
+    let leads = host.leads();
     // `None`: nothing follows.
-    stream::unfold(Some((host, wake, closed, changed)), |state| async move {
-        let (host, mut wake, mut closed, mut changed) = state?;
+    stream::unfold(Some((host, leads, wake, closed, changed)), |state| async move {
+        let (host, mut leads, mut wake, mut closed, mut changed) = state?;
         loop {
             wake.mark_unchanged();
+            leads.mark_unchanged();
             match host.read(&mut changed) {
                 Ok(Some(answer)) => {
-                    return Some((Ok(answer), Some((host, wake, closed, changed))));
+                    return Some((Ok(answer), Some((host, leads, wake, closed, changed))));
                 }
                 Ok(None) => {}
                 Err(error) => return Some((Err(status(&error.into())), None)),
@@ -148,6 +224,7 @@ pub(crate) fn changes<A: Send>(
             tokio::select! {
                 _ = closed.wait_for(|closed| *closed) => return None,
                 _ = wake.changed() => {}
+                _ = leads.changed() => {}
                 () = tokio::time::sleep(WATCH_INTERVAL) => {}
             }
         }

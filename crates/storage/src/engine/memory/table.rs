@@ -6,42 +6,52 @@
 //!
 //! Numbers are little endian. Keys ascend.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
 
 use super::super::{Cf, EngineError, EngineErrorKind, SstWriter};
+use crate::disk::Disk;
 
 const MAGIC: &[u8; 8] = b"pontoon\x01";
 const HEADER: usize = MAGIC.len() + 1;
 const CHECKSUM: usize = 4;
 
 /// Collects a table and writes it as one file.
-#[derive(Debug)]
 pub(super) struct TableWriter {
+    disk: Arc<dyn Disk>,
     path: PathBuf,
     data: Vec<u8>,
     last_key: Option<Bytes>,
 }
 
 impl TableWriter {
-    pub(super) fn new(cf: Cf, path: &Path) -> Self {
+    pub(super) fn new(disk: Arc<dyn Disk>, cf: Cf, path: &Path) -> Self {
         let mut data = MAGIC.to_vec();
         data.push(cf as u8);
-        Self { path: path.to_path_buf(), data, last_key: None }
+        Self { disk, path: path.to_path_buf(), data, last_key: None }
     }
 
     /// Writes and syncs the file, also if it is without records; returns its size.
     pub(super) fn write(mut self) -> Result<u64, EngineError> {
         let checksum = crc32fast::hash(&self.data);
         self.data.extend_from_slice(&checksum.to_le_bytes());
-        std::fs::File::create(&self.path)
-            .and_then(|mut file| {
-                std::io::Write::write_all(&mut file, &self.data)?;
-                file.sync_all()
-            })
+        self.replace()
             .map_err(|error| EngineError::from_io("write the table", &self.path, &error))?;
         Ok(self.data.len() as u64)
+    }
+
+    /// A file of that name gives way.
+    fn replace(&self) -> io::Result<()> {
+        match self.disk.remove(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(&self.path)?;
+        file.write_at(&self.data, 0)?;
+        file.sync_data()
     }
 
     fn refuse(&self, cause: &str) -> EngineError {
@@ -77,10 +87,14 @@ impl SstWriter for TableWriter {
 }
 
 /// The records of the table at `path`, which must be of family `cf`.
-pub(super) fn read(cf: Cf, path: &Path) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
+pub(super) fn read(
+    disk: &dyn Disk,
+    cf: Cf,
+    path: &Path,
+) -> Result<Vec<(Bytes, Bytes)>, EngineError> {
     let operation = "read the table";
     let data =
-        std::fs::read(path).map_err(|error| EngineError::from_io(operation, path, &error))?;
+        read_file(disk, path).map_err(|error| EngineError::from_io(operation, path, &error))?;
     let refuse = |cause| EngineError::new(EngineErrorKind::Refused, operation, path, cause);
     let damaged = || EngineError::new(EngineErrorKind::Corrupt, operation, path, "it is damaged");
     if data.len() < HEADER + CHECKSUM {
@@ -104,4 +118,12 @@ pub(super) fn read(cf: Cf, path: &Path) -> Result<Vec<(Bytes, Bytes)>, EngineErr
         records.push((rest.split_to(key), rest.split_to(value)));
     }
     Ok(records)
+}
+
+fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let size = usize::try_from(file.size()?).map_err(io::Error::other)?;
+    let mut data = vec![0; size];
+    file.read_at(&mut data, 0)?;
+    Ok(data)
 }

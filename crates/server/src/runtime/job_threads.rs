@@ -1,0 +1,74 @@
+//! The threads for what takes long: snapshots are made, installed and thrown away, data is removed.
+//!
+//! ```text
+//!   store thread ─┐             ┌─ SyncEngine ──> disk thread (beside the log's segments)
+//!                 ├── JobQueues ┼─ BuildSnapshot ──> "build" threads, several at once
+//!   apply thread ─┘             └─ all others ──> "range" thread, one after the other
+//! ```
+//!
+//! What writes to ranges of the engine or removes files keeps the order in which it was asked for:
+//! a region's data may be removed, and the next one's snapshot installed in its place.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crossbeam_channel::{Receiver, Sender};
+use storage::engine::Engine;
+use store::Job;
+use store::snapshot::SnapshotFolder;
+
+use super::disk_thread::DiskJob;
+use super::{Mailbox, OnFatal};
+
+/// Snapshots that are made at once. Each reads its region's data once from end to end.
+pub(super) const BUILD_THREADS: usize = 2;
+
+/// Where jobs go.
+#[derive(Clone)]
+pub(super) struct JobQueues {
+    pub(super) disk: Sender<DiskJob>,
+    pub(super) build: Sender<Job>,
+    pub(super) range: Sender<Job>,
+}
+
+impl JobQueues {
+    /// Hands a job to the thread for its kind. That one outlives the caller unless it failed, and
+    /// then it has told why.
+    pub(super) fn send(&self, job: Job) {
+        match job {
+            Job::SyncEngine => drop(self.disk.send(DiskJob::SyncEngine)),
+            Job::BuildSnapshot(_) => drop(self.build.send(job)),
+            Job::InstallSnapshot(_) | Job::DiscardSnapshot(_) | Job::DestroyData(_) => {
+                drop(self.range.send(job));
+            }
+        }
+    }
+}
+
+/// One of the threads.
+#[derive(Clone)]
+pub(super) struct JobThread {
+    pub(super) engine: Arc<dyn Engine>,
+    pub(super) snapshots: SnapshotFolder,
+    pub(super) inbox: Receiver<Job>,
+    pub(super) store: Mailbox,
+    /// The node stops: what has not begun need not.
+    pub(super) stopping: Arc<AtomicBool>,
+    pub(super) on_fatal: OnFatal,
+}
+
+impl JobThread {
+    /// Runs until the threads that ask are gone.
+    pub(super) fn run(self) {
+        for job in &self.inbox {
+            if self.stopping.load(Ordering::Relaxed) {
+                continue;
+            }
+            match job.run(&*self.engine, &self.snapshots) {
+                Ok(Some(result)) => drop(self.store.tell(result)),
+                Ok(None) => {}
+                Err(fatal) => return (self.on_fatal)(fatal.to_string()),
+            }
+        }
+    }
+}

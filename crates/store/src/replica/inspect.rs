@@ -1,0 +1,137 @@
+//! What a replica tells about itself.
+
+use std::sync::Arc;
+
+use base::{Index, Instant, KeyRange, Peer, PeerId, Region, Term};
+use raft::HardState;
+
+use super::Replica;
+use crate::RegionError;
+use crate::view::RegionView;
+
+impl Replica {
+    /// Up to where the log may be cut once the engine is synced, if that is further than it was cut
+    /// already.
+    pub(crate) fn wants_cut(&self) -> Option<(Index, Term)> {
+        let idle = self.install.is_none() && !self.leaving;
+        (idle && self.truncated.0 > self.cut).then_some(self.truncated)
+    }
+
+    /// Whether the log may be cut up to `index`, and if so, it is.
+    pub(crate) fn cut(&mut self, index: Index) -> bool {
+        if self.leaving || self.install.is_some() || index <= self.cut {
+            return false;
+        }
+        assert!(index <= self.applied.0, "region {}: cut beyond applied", self.region.id);
+        self.cut = index;
+        true
+    }
+
+    pub(crate) fn region(&self) -> &Arc<Region> {
+        &self.region
+    }
+
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
+    }
+
+    /// Whether it knows its region, or is a name without one.
+    pub(crate) fn is_initialised(&self) -> bool {
+        !self.region.peers.is_empty()
+    }
+
+    /// The keys that it has, or will have when a snapshot is installed.
+    pub(crate) fn coming_range(&self) -> Option<&KeyRange> {
+        self.install.as_ref().map(|install| &install.what.region.range)
+    }
+
+    pub(crate) fn life(&self) -> u64 {
+        self.life
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving
+    }
+
+    pub(crate) fn applied_term(&self) -> Term {
+        self.applied.1
+    }
+
+    /// Whether the world thinks that this replica leads.
+    pub(crate) fn was_reported(&self) -> bool {
+        self.reported.is_some()
+    }
+
+    /// A snapshot for `to` is there. `Err`: raft does not want it any more.
+    pub(crate) fn snapshot_made(
+        &mut self,
+        to: PeerId,
+        snapshot: raft::Snapshot,
+    ) -> Result<(), raft::SnapshotError> {
+        self.node.snapshot_made(to, snapshot)
+    }
+
+    /// A snapshot for `to` arrived there, or is lost.
+    pub(crate) fn snapshot_sent(&mut self, to: PeerId, arrived: bool) {
+        match arrived {
+            true => self.node.snapshot_sent(to),
+            false => self.node.snapshot_failed(to),
+        }
+    }
+
+    pub(crate) fn hard_state(&self) -> HardState {
+        self.node.hard_state()
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        self.node.term()
+    }
+
+    pub(crate) fn is_leader(&self) -> bool {
+        self.node.is_leader()
+    }
+
+    pub(crate) fn awaits_applied(&self) -> bool {
+        !self.reads_at.is_empty()
+            || (self.node.is_leader() && !self.serves_reads())
+            || self.is_fenced()
+            || self.install.is_some()
+            || self.leaving
+    }
+
+    /// Whether it takes no part: it goes, or a restart found it without its data.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.leaving || self.install.as_ref().is_some_and(|install| install.is_resumed())
+    }
+
+    /// Whether a split is on its way.
+    fn is_fenced(&self) -> bool {
+        self.fence.0 == self.node.term() && self.fence.1 > self.applied.0
+    }
+
+    pub(super) fn serves_reads(&self) -> bool {
+        self.node.is_leader() && self.applied.1 == self.node.term()
+    }
+
+    fn leader(&self) -> Option<Peer> {
+        self.region.peer(self.node.leader().unwrap_or(PeerId::NONE)).copied()
+    }
+
+    pub(super) fn not_leader(&self) -> RegionError {
+        RegionError::NotLeader { region: self.region.id, leader: self.leader() }
+    }
+
+    /// What others may know of this replica now; nothing of one that has nothing.
+    pub(crate) fn view(&self) -> Option<RegionView> {
+        let lease_until = if self.is_fenced() { Instant::ZERO } else { self.lease.until() };
+        (self.is_initialised() && !self.leaving).then(|| RegionView {
+            region: self.region.clone(),
+            peer: self.peer,
+            leader: self.leader(),
+            term: self.node.term(),
+            applied: self.applied.0,
+            serves_reads: self.serves_reads(),
+            lease_until,
+        })
+    }
+}
