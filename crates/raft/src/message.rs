@@ -16,7 +16,7 @@
 //! | `SnapshotRequest` | `Snapshot` | once the driver has made one |
 //! | `Propose` | nothing | |
 //! | `Quiesce` | nothing if all is well, else `HeartbeatResponse` | at once |
-//! | `PreVote`, `Vote`, refused | `Committed` beside the refusal | as soon as the own term is durable |
+//! | `PreVote`, `Vote` | `Committed`, beside a refusal | as soon as the own term is durable |
 //! | any of an old term | `TermOver` | as soon as the own term is durable |
 
 use base::{Entry, Index, PeerId, Term};

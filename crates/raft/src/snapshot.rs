@@ -36,6 +36,7 @@ pub struct Snapshot {
 pub struct SnapshotWanted {
     /// The member.
     pub to: PeerId,
-    /// The snapshot must cover at least this entry, which is never zero. It may not be applied here yet: then wait.
+    /// The snapshot must cover at least this entry, which is never zero. It may not be applied here
+    /// yet: then wait.
     pub at_least: Index,
 }
