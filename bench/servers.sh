@@ -1,12 +1,17 @@
-# Servers under measurement: one at a time, on a fresh folder, ended by its process id. Sourced.
+# Servers under measurement: on fresh folders, ended by their process ids. Sourced.
 
 # On the disk of the builds, which is no memory file system as /tmp may be.
 work=$(mktemp -d "$clients_folder/bench.XXXXXX")
 server_pid=
 server_address=
+# Of scripts that run several.
+all_pids=()
 
 end_all() {
-    [[ -z $server_pid ]] || kill -KILL "$server_pid" 2>/dev/null || true
+    local pid
+    for pid in $server_pid "${all_pids[@]}"; do
+        kill -KILL "$pid" 2>/dev/null || true
+    done
     rm -rf "$work"
 }
 trap end_all EXIT
@@ -22,10 +27,10 @@ free_port() {
     printf '%s\n' "$port"
 }
 
-# `launch_pontoon FOLDER PORT`: returns at once; the server's line goes into the file FOLDER.ready.
+# `launch_pontoon FOLDER PORT [FLAGS...]`: returns at once; the server's line goes into the file FOLDER.ready.
 launch_pontoon() {
     server_address=127.0.0.1:$2
-    "$PONTOON" start --data-dir "$1" --listen "$server_address" >"$1.ready" 2>>"$1.log" &
+    "$PONTOON" start --data-dir "$1" --listen "$server_address" "${@:3}" >"$1.ready" 2>>"$1.log" &
     server_pid=$!
 }
 

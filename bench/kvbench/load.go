@@ -87,13 +87,21 @@ func (w *worker) load(ctx context.Context, first, end, batch int) {
 	}
 }
 
-// call puts or gets keys drawn evenly.
+// call puts or gets keys drawn evenly, or swaps two of them.
 func (w *worker) call(ctx context.Context, op string, ops, keys int, seed int64) {
 	random := rand.New(rand.NewSource(seed + time.Now().UnixNano()))
 	for i := 0; i < ops; i++ {
 		k := key(random.Intn(keys))
 		puts := op == "put" || (op == "mix" && random.Intn(2) == 0)
 		begin := time.Now()
+		if op == "swap" || op == "put2" {
+			w.ended(begin, w.two(ctx, op, k, key(random.Intn(keys)), i))
+			continue
+		}
+		if op == "getat" || op == "commit" {
+			w.timed(ctx, op, k, i)
+			continue
+		}
 		if puts {
 			w.ended(begin, w.server.put(ctx, k, w.numbered(i)))
 			continue
@@ -104,6 +112,39 @@ func (w *worker) call(ctx context.Context, op string, ops, keys int, seed int64)
 			w.misses++
 		}
 	}
+}
+
+// two writes two keys in one transaction, or one key if both are the same.
+func (w *worker) two(ctx context.Context, op string, first, second []byte, i int) error {
+	value := append([]byte(nil), w.numbered(i)...)
+	if op == "swap" {
+		return w.server.swap(ctx, [2][]byte{first, second}, [2][]byte{value, value})
+	}
+	return w.server.batch(ctx, [][]byte{first, second}, [][]byte{value, value})
+}
+
+// timed reads at the timestamp of the start, or writes and counts the time of the commit only.
+func (w *worker) timed(ctx context.Context, op string, key []byte, i int) {
+	server, ok := w.server.(transactional)
+	if !ok {
+		w.ended(time.Now(), fmt.Errorf("%s needs transactions", op))
+		return
+	}
+	if op == "getat" {
+		begin := time.Now()
+		found, err := server.getAt(ctx, key)
+		w.ended(begin, err)
+		if err == nil && !found {
+			w.misses++
+		}
+		return
+	}
+	commit, err := server.prepare(key, append([]byte(nil), w.numbered(i)...))
+	begin := time.Now()
+	if err == nil {
+		err = commit(ctx)
+	}
+	w.ended(begin, err)
 }
 
 // numbered is the value with a number in front, so that no two values in a row are equal.

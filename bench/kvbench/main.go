@@ -38,9 +38,9 @@ type options struct {
 
 func parse() options {
 	var o options
-	flag.StringVar(&o.kind, "kind", "raw", "raw, txn (async commit and 1PC), txn2pc or etcd")
+	flag.StringVar(&o.kind, "kind", "raw", "raw, txn (async commit and 1PC), txnasync, txn2pc or etcd")
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:2379", "placement driver or etcd, comma separated")
-	flag.StringVar(&o.op, "op", "put", "put, get, mix (half and half), load (in order) or probe")
+	flag.StringVar(&o.op, "op", "put", "put, get, mix (half and half), put2, swap (read two, write two), getat, commit, load (in order) or probe")
 	flag.IntVar(&o.clients, "clients", 16, "callers at once")
 	flag.IntVar(&o.ops, "ops", 100000, "operations in all")
 	flag.IntVar(&o.valueSize, "size", 100, "bytes of a value")
@@ -73,7 +73,7 @@ func run(o options) error {
 	switch o.op {
 	case "probe":
 		return probe(o)
-	case "load", "put", "get", "mix":
+	case "load", "put", "get", "mix", "put2", "swap", "getat", "commit":
 	default:
 		return fmt.Errorf("unknown operation %q", o.op)
 	}

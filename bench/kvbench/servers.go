@@ -19,7 +19,17 @@ type server interface {
 	// get says whether the key is there.
 	get(ctx context.Context, key []byte) (bool, error)
 	batch(ctx context.Context, keys, values [][]byte) error
+	// swap reads two keys and writes both if neither has changed meanwhile, as often as it takes.
+	swap(ctx context.Context, keys, values [2][]byte) error
 	close()
+}
+
+// transactional servers can do more.
+type transactional interface {
+	// getAt is get at one timestamp, the same with each call.
+	getAt(ctx context.Context, key []byte) (bool, error)
+	// prepare begins a transaction that writes a key, and returns what commits it.
+	prepare(key, value []byte) (commit func(context.Context) error, err error)
 }
 
 func open(o options) (server, error) {
@@ -27,9 +37,8 @@ func open(o options) (server, error) {
 	case "raw":
 		client, err := rawkv.NewClientWithOpts(context.Background(), addresses(o.addr))
 		return raw{client}, err
-	case "txn", "txn2pc":
-		client, err := txnkv.NewClient(addresses(o.addr))
-		return txn{client, o.kind == "txn"}, err
+	case "txn", "txnasync", "txn2pc":
+		return openTxn(o)
 	case "etcd":
 		return openEtcd(o)
 	}
@@ -51,21 +60,43 @@ func (r raw) batch(ctx context.Context, keys, values [][]byte) error {
 	return r.client.BatchPut(ctx, keys, values)
 }
 
+func (r raw) swap(context.Context, [2][]byte, [2][]byte) error {
+	return fmt.Errorf("raw calls have no transactions")
+}
+
 func (r raw) close() { _ = r.client.Close() }
 
 type txn struct {
 	client *txnkv.Client
-	// fast: with async commit and commit in one phase.
-	fast bool
+	// How it may commit beside in two phases.
+	async, onePhase bool
+	// When it was opened.
+	opened uint64
+}
+
+func openTxn(o options) (server, error) {
+	client, err := txnkv.NewClient(addresses(o.addr))
+	if err != nil {
+		return nil, err
+	}
+	opened, err := client.CurrentTimestamp("global")
+	return txn{client, o.kind != "txn2pc", o.kind == "txn", opened}, err
+}
+
+func (t txn) begin() (*txnkv.KVTxn, error) {
+	transaction, err := t.client.Begin()
+	if err == nil {
+		transaction.SetEnableAsyncCommit(t.async)
+		transaction.SetEnable1PC(t.onePhase)
+	}
+	return transaction, err
 }
 
 func (t txn) batch(ctx context.Context, keys, values [][]byte) error {
-	transaction, err := t.client.Begin()
+	transaction, err := t.begin()
 	if err != nil {
 		return err
 	}
-	transaction.SetEnableAsyncCommit(t.fast)
-	transaction.SetEnable1PC(t.fast)
 	for i := range keys {
 		if err := transaction.Set(keys[i], values[i]); err != nil {
 			return err
@@ -89,6 +120,48 @@ func (t txn) get(ctx context.Context, key []byte) (bool, error) {
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func (t txn) getAt(ctx context.Context, key []byte) (bool, error) {
+	// A snapshot of its own each time, as one keeps what it has read.
+	_, err := t.client.GetSnapshot(t.opened).Get(ctx, key)
+	if tikverr.IsErrNotFound(err) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (t txn) prepare(key, value []byte) (func(context.Context) error, error) {
+	transaction, err := t.begin()
+	if err != nil {
+		return nil, err
+	}
+	return transaction.Commit, transaction.Set(key, value)
+}
+
+func (t txn) swap(ctx context.Context, keys, values [2][]byte) error {
+	for {
+		err := t.trySwap(ctx, keys, values)
+		if err == nil || !tikverr.IsErrWriteConflict(err) {
+			return err
+		}
+	}
+}
+
+func (t txn) trySwap(ctx context.Context, keys, values [2][]byte) error {
+	transaction, err := t.begin()
+	if err != nil {
+		return err
+	}
+	if _, err := transaction.BatchGet(ctx, keys[:]); err != nil {
+		return err
+	}
+	for i := range keys {
+		if err := transaction.Set(keys[i], values[i]); err != nil {
+			return err
+		}
+	}
+	return transaction.Commit(ctx)
 }
 
 func (t txn) close() { _ = t.client.Close() }
@@ -139,6 +212,31 @@ func (e etcd) batch(ctx context.Context, keys, values [][]byte) error {
 		}
 	}
 	return nil
+}
+
+func (e etcd) swap(ctx context.Context, keys, values [2][]byte) error {
+	client := e.any()
+	for {
+		read, err := client.Txn(ctx).
+			Then(clientv3.OpGet(string(keys[0])), clientv3.OpGet(string(keys[1]))).Commit()
+		if err != nil {
+			return err
+		}
+		var unchanged [2]clientv3.Cmp
+		var puts [2]clientv3.Op
+		for i := range keys {
+			revision := int64(0)
+			for _, pair := range read.Responses[i].GetResponseRange().Kvs {
+				revision = pair.ModRevision
+			}
+			unchanged[i] = clientv3.Compare(clientv3.ModRevision(string(keys[i])), "=", revision)
+			puts[i] = clientv3.OpPut(string(keys[i]), string(values[i]))
+		}
+		written, err := client.Txn(ctx).If(unchanged[:]...).Then(puts[:]...).Commit()
+		if err != nil || written.Succeeded {
+			return err
+		}
+	}
 }
 
 func (e etcd) close() {

@@ -27,6 +27,12 @@ func TestMain(m *testing.M) {
 	if err == nil {
 		log.ReplaceGlobals(logger, properties)
 	}
+	if arguments := os.Getenv("DOOMED"); arguments != "" {
+		if err := runDoomed(arguments); err != nil {
+			fmt.Println(err)
+		}
+		os.Exit(0)
+	}
 	os.Exit(m.Run())
 }
 
@@ -60,8 +66,16 @@ func (s *server) launch() {
 	if binary == "" {
 		s.t.Fatal("PONTOON names no binary: run ./x interop go")
 	}
-	s.command = exec.Command(binary, "start",
-		"--data-dir", s.folder, "--listen", s.addr, "--api-version", s.apiVersion)
+	arguments := []string{"start", "--listen", s.addr}
+	if nodes := os.Getenv("PONTOON_NODES"); nodes != "" {
+		// It remembers its ports in its folder.
+		arguments = []string{"dev", "--listen", "127.0.0.1:0", "--nodes", nodes}
+	}
+	if config := os.Getenv("PONTOON_CONFIG"); config != "" {
+		arguments = append(arguments, "--config", config)
+	}
+	arguments = append(arguments, "--data-dir", s.folder, "--api-version", s.apiVersion)
+	s.command = exec.Command(binary, arguments...)
 	s.command.Stderr = s.log
 	// The server ends with the tests, however these end.
 	s.command.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -88,7 +102,7 @@ func (s *server) launch() {
 	}
 }
 
-// listenAddress of the line `ready listen=... store=... cluster=...`.
+// listenAddress of the line `ready listen=... store=... cluster=...`, of several nodes that of the first.
 func listenAddress(line string) string {
 	fields := strings.Fields(line)
 	if len(fields) == 0 || fields[0] != "ready" {
@@ -96,7 +110,8 @@ func listenAddress(line string) string {
 	}
 	for _, field := range fields {
 		if strings.HasPrefix(field, "listen=") {
-			return strings.TrimPrefix(field, "listen=")
+			first, _, _ := strings.Cut(strings.TrimPrefix(field, "listen="), ",")
+			return first
 		}
 	}
 	return ""
@@ -110,9 +125,13 @@ func (s *server) readLog() string {
 	return string(text)
 }
 
-// kill ends the server as a power switch would, were the kernel to survive it.
+// kill ends the server as a power switch would, were the kernel to survive it. Several nodes end in order.
 func (s *server) kill() {
-	_ = s.command.Process.Kill()
+	if os.Getenv("PONTOON_NODES") != "" {
+		_ = s.command.Process.Signal(syscall.SIGTERM)
+	} else {
+		_ = s.command.Process.Kill()
+	}
 	_ = s.command.Wait()
 }
 

@@ -1,5 +1,7 @@
 """What the tests of both clients share."""
 
+import asyncio
+
 import pytest
 
 from server_under_test import Server
@@ -23,3 +25,12 @@ def start():
 def server(start):
     """A server with plain keys and values."""
     return start()
+
+
+@pytest.fixture
+def event_loop():
+    """The package tikv-client runs its calls on the thread's event loop, which newer Pythons do not make."""
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    yield loop
+    loop.close()

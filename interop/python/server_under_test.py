@@ -26,11 +26,16 @@ class Server:
         """Returns once the server has said that it can serve."""
         binary = os.environ.get("PONTOON")
         assert binary, "PONTOON names no binary: run ./x interop python"
+        nodes, config = os.environ.get("PONTOON_NODES"), os.environ.get("PONTOON_CONFIG")
+        # A cluster remembers its ports in its folder.
+        cluster = ("dev", "--listen", "127.0.0.1:0", "--nodes", nodes)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    *(binary, "start", "--data-dir", f"{self.folder.name}/data"),
-                    *("--listen", self.addr, "--api-version", self.api_version),
+                    *(binary, *(cluster if nodes else ("start", "--listen", self.addr))),
+                    *(("--config", config) if config else ()),
+                    *("--data-dir", f"{self.folder.name}/data"),
+                    *("--api-version", self.api_version),
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -44,11 +49,13 @@ class Server:
             text = self.log.read_text()
             self.close()
             raise AssertionError(f"no ready line but {line!r}; its log:\n{text}")
-        self.addr = fields["listen"]
+        # Of several nodes the first is spoken to.
+        self.addr = fields["listen"].split(",")[0]
 
     def kill(self):
-        """Ends it without a word, as a crash would."""
-        self.process.send_signal(signal.SIGKILL)
+        """Ends it without a word, as a crash would. Several nodes end in order."""
+        several = "PONTOON_NODES" in os.environ
+        self.process.send_signal(signal.SIGTERM if several else signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
 

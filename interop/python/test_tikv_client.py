@@ -5,14 +5,7 @@ import asyncio
 import pytest
 from tikv_client import RawClient, TransactionClient, asynchronous
 
-
-@pytest.fixture(autouse=True)
-def event_loop():
-    """The package runs its calls on the thread's event loop, which newer Pythons do not make."""
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    yield loop
-    loop.close()
+pytestmark = pytest.mark.usefixtures("event_loop")
 
 
 @pytest.fixture

@@ -55,6 +55,15 @@ impl KeyRange {
         !self.end.is_empty() && self.start >= self.end
     }
 
+    /// The keys of both, if one ends where the other begins.
+    pub fn join(&self, other: &KeyRange) -> Option<KeyRange> {
+        let follows = |a: &KeyRange, b: &KeyRange| !a.end.is_empty() && a.end == b.start;
+        if follows(self, other) {
+            return Some(KeyRange { start: self.start.clone(), end: other.end.clone() });
+        }
+        follows(other, self).then(|| KeyRange { start: other.start.clone(), end: self.end.clone() })
+    }
+
     /// The keys that lie in both. May be [empty](Self::is_empty).
     pub fn intersect(&self, other: &KeyRange) -> KeyRange {
         let start = self.start.clone().max(other.start.clone());

@@ -11,6 +11,7 @@
 //!    region ── Region { id, range, epoch, peers }: a value, never changed in place
 //!    timestamp ── physical ms << 18 | logical          codec ── memcomparable bytes
 //!    prng ── seeded, portable                           time ── Instant
+//!    rule ── what a test may break
 //! ```
 //!
 //! Where to start: [`Region`], because every flow of the system carries one.
@@ -22,6 +23,7 @@ mod key_range;
 pub mod limits;
 mod prng;
 mod region;
+pub mod rule;
 mod time;
 mod timestamp;
 

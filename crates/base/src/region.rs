@@ -9,7 +9,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use crate::{KeyRange, PeerId, RegionId, StoreId};
+use crate::{KeyRange, PeerId, RegionId, StoreId, TimeStamp};
 
 /// Epoch of the first region of a cluster: both counters at one (`INIT_EPOCH_VER`,
 /// `INIT_EPOCH_CONF_VER`).
@@ -84,6 +84,10 @@ pub struct Region {
     /// The replicas, in no particular order; at most one a store. Empty: the region is known by its
     /// id alone.
     pub peers: Vec<Peer>,
+    /// Set while the data is being flashed back (made what it was at some time): when that began.
+    /// Nobody else changes the region meanwhile, nor reads it as of then or later. Not counted by
+    /// the epoch.
+    pub flashback: Option<TimeStamp>,
 }
 
 /// Where a region is cut, and what the new region to the left of that key is called.
@@ -121,14 +125,19 @@ impl PeerChange {
 impl Region {
     /// The first region of a cluster: all keys, one voter, epoch 1/1.
     pub fn first(id: RegionId, peer: Peer) -> Self {
-        Self { id, range: KeyRange::all(), epoch: INIT_EPOCH, peers: vec![peer] }
+        let (range, peers) = (KeyRange::all(), vec![peer]);
+        Self { id, range, epoch: INIT_EPOCH, peers, flashback: None }
     }
 
     /// The region cut at the keys of `cuts`, which ascend and lie strictly inside. One new region
     /// for each takes the part to the left of it; the region itself keeps the right-most part. All
     /// of them have the same epoch: the version grows by the number of new regions. Returns the
-    /// region, then the new ones from left to right; `None` if the keys or the ids do not fit.
+    /// region, then the new ones from left to right; `None` if the keys or the ids do not fit, or
+    /// while it is flashed back.
     pub fn split(&self, cuts: &[Cut]) -> Option<(Region, Vec<Region>)> {
+        if self.flashback.is_some() {
+            return None;
+        }
         let epoch = Epoch { version: self.epoch.version + cuts.len() as u64, ..self.epoch };
         let mut start = self.range.start.clone();
         let mut new_regions = Vec::with_capacity(cuts.len());
@@ -138,7 +147,8 @@ impl Region {
             }
             let peers = self.peers.iter().zip(peer_ids).map(|(peer, &id)| Peer { id, ..*peer });
             let range = KeyRange { start: start.clone(), end: key.clone() };
-            new_regions.push(Region { id: *region_id, range, epoch, peers: peers.collect() });
+            let (id, peers) = (*region_id, peers.collect());
+            new_regions.push(Region { id, range, epoch, peers, flashback: None });
             start = key.clone();
         }
         let range = KeyRange { start, end: self.range.end.clone() };
@@ -186,6 +196,44 @@ impl Region {
             next.epoch.conf_ver += 1;
         }
         (next.epoch != self.epoch).then_some(next)
+    }
+
+    /// The region once it waits to become a part of a neighbour: both counters grow by one.
+    pub fn prepare_merge(&self) -> Region {
+        let Epoch { conf_ver, version } = self.epoch;
+        let epoch = Epoch { conf_ver: conf_ver + 1, version: version + 1 };
+        Region { epoch, ..self.clone() }
+    }
+
+    /// The region once it does not wait for that any more: the version grows by one.
+    pub fn rollback_merge(&self) -> Region {
+        let epoch = Epoch { version: self.epoch.version + 1, ..self.epoch };
+        Region { epoch, ..self.clone() }
+    }
+
+    /// The region once it took over `source`: its version is above those of both. `None` if they
+    /// are not neighbours, or not [alike](Self::has_members_like), or while one is flashed back.
+    pub fn commit_merge(&self, source: &Region) -> Option<Region> {
+        let flashback = self.flashback.or(source.flashback);
+        if self.id == source.id || !self.has_members_like(source) || flashback.is_some() {
+            return None;
+        }
+        let range = self.range.join(&source.range)?;
+        let version = self.epoch.version.max(source.epoch.version) + 1;
+        let epoch = Epoch { version, ..self.epoch };
+        Some(Region { range, epoch, ..self.clone() })
+    }
+
+    /// Whether the regions have replicas on the same stores and in the same roles, neither of them
+    /// being in a joint change.
+    pub fn has_members_like(&self, other: &Region) -> bool {
+        let roles = |region: &Region| {
+            let mut roles: Vec<_> =
+                region.peers.iter().map(|peer| (peer.store_id, peer.role)).collect();
+            roles.sort_unstable();
+            roles
+        };
+        !self.is_joint() && !other.is_joint() && roles(self) == roles(other)
     }
 
     /// Whether a joint change of members is in progress.
@@ -252,7 +300,8 @@ mod tests {
     fn region() -> Region {
         let range = KeyRange::new("b", "y");
         let peers = vec![Peer::voter(PeerId(11), StoreId(1)), Peer::voter(PeerId(12), StoreId(2))];
-        Region { id: RegionId(2), range, epoch: Epoch { conf_ver: 3, version: 7 }, peers }
+        let epoch = Epoch { conf_ver: 3, version: 7 };
+        Region { id: RegionId(2), range, epoch, peers, flashback: None }
     }
 
     fn cut(key: &'static str, id: u64) -> Cut {
@@ -343,5 +392,29 @@ mod tests {
         for changes in refused {
             assert_eq!(region().change_peers(changes), None, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn a_merge_counts() {
+        let (right, left) = region().split(&[cut("m", 20)]).expect("it fits");
+        let waits = left[0].prepare_merge();
+        assert_eq!(waits.epoch, Epoch { conf_ver: 4, version: 9 });
+        assert_eq!(waits.rollback_merge().epoch, Epoch { conf_ver: 4, version: 10 });
+        let whole = right.commit_merge(&waits).expect("they are neighbours");
+        assert_eq!(whole.epoch, Epoch { conf_ver: 3, version: 10 });
+        assert_eq!((&whole.range, whole.id), (&KeyRange::new("b", "y"), right.id));
+        assert_eq!(waits.commit_merge(&right).expect("either way").range, whole.range);
+    }
+
+    #[test]
+    fn only_like_neighbours_merge() {
+        let (right, left) = region().split(&[cut("f", 20), cut("m", 21)]).expect("they fit");
+        assert_eq!(right.commit_merge(&left[0]), None, "another one lies between them");
+        assert_eq!(right.commit_merge(&right), None);
+        let learner = PeerChange::AddLearner(peer(13, 3, PeerRole::Learner));
+        let other = right.change_peers(&[learner]).expect("it fits");
+        assert_eq!(other.commit_merge(&left[1]), None, "another store");
+        let demoted = right.change_peers(&[PeerChange::AddLearner(right.peers[0])]);
+        assert_eq!(demoted.expect("it fits").commit_merge(&left[1]), None, "another role");
     }
 }

@@ -12,6 +12,8 @@ pub struct Instant(pub u64);
 impl Instant {
     /// The driver's start.
     pub const ZERO: Instant = Instant(0);
+    /// Later than all others: never.
+    pub const MAX: Instant = Instant(u64::MAX);
 
     /// How long after `earlier` this is; zero if it is not after.
     pub fn since(self, earlier: Instant) -> Duration {

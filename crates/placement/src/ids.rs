@@ -1,6 +1,7 @@
 //! Ids of stores, regions and peers: one sequence for all, never used twice.
 
 use base::StoreId;
+use base::rule::{Rule, keep};
 use proto::pdpb;
 
 use crate::rows::RowKey;
@@ -29,7 +30,9 @@ impl Ids {
         if last < self.last {
             return Err("goes back");
         }
-        self.last = last;
+        if keep(Rule::IdsAboveSaved) {
+            self.last = last;
+        }
         Ok(())
     }
 

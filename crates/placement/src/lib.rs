@@ -32,18 +32,22 @@
 //! The tests in `tests/rules` state every rule once.
 
 mod bootstrap;
+mod checkers;
 mod cluster;
 mod error;
+pub mod etcd;
 mod external_timestamp;
 mod gc_barrier;
 mod gc_safe_point;
 mod gc_state;
 mod global_config;
+mod goals;
 pub mod header;
 mod heartbeat;
 mod ids;
 mod keyspace;
 mod lookup;
+mod manual;
 mod members;
 mod operators;
 mod order;
@@ -55,16 +59,21 @@ mod scan;
 mod scatter;
 mod split;
 mod store_admission;
+mod store_removal;
 mod tso;
 
+pub use checkers::Checker;
 pub use cluster::{Liveness, StoreInfo};
 pub use error::PlacementError;
+pub use goals::Goal;
 pub use keyspace::{DEFAULT_KEYSPACE_ID, DEFAULT_KEYSPACE_NAME, KEYSPACE_ID_MAX};
+pub use manual::{Record, RecordStatus};
 pub use members::{Member, Members, cluster_info};
 pub use operators::Settings;
 pub use order::{Order, Step};
 pub use placement::Placement;
 pub use region_map::{Flow, RegionInfo, RegionMap, StoreLoad};
 pub use rows::{Change, RowChanges, STORE_ROWS, known_stores};
+pub use split::Borders;
 pub use store_admission::{API_VERSION_LABEL, api_version};
 pub use tso::{BATCH_MAX, TsoWait, WINDOW_MS};

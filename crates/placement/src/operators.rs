@@ -20,6 +20,9 @@ use std::time::Duration;
 use base::{Instant, Peer, PeerChange, PeerId, PeerRole, RegionId, StoreId};
 use proto::metapb;
 
+use crate::checkers::Pauses;
+use crate::goals::Next;
+use crate::manual::Goals;
 use crate::order::{Order, Step};
 use crate::replicas::{self, Fitness, Need, StoreView, View};
 use crate::{Change, Liveness, Placement, PlacementError, RegionInfo, RowChanges, StoreInfo};
@@ -63,6 +66,8 @@ struct Operator {
 #[derive(Debug, Default)]
 pub(crate) struct Operators {
     pub(crate) settings: Settings,
+    pub(crate) goals: Goals,
+    pub(crate) pauses: Pauses,
     running: BTreeMap<RegionId, Operator>,
     /// Heard of, or let go, since the last look.
     news: BTreeSet<RegionId>,
@@ -84,6 +89,12 @@ impl Operators {
     /// The order that region `id` is given.
     pub(crate) fn order(&self, id: RegionId) -> Option<&Order> {
         self.running.get(&id).map(|operator| &operator.order)
+    }
+
+    /// Whatever is being done to the region is nobody's wish any more.
+    pub(crate) fn withdraw(&mut self, id: RegionId) {
+        self.running.remove(&id);
+        self.news.insert(id);
     }
 
     fn give_up(&mut self, now: Instant) {
@@ -137,6 +148,8 @@ impl Placement {
     /// up now.
     pub fn regions_to_check(&mut self, now: Instant) -> Vec<RegionId> {
         self.operators.give_up(now);
+        self.end_goals(now);
+        self.forget_vanished();
         let mut regions = std::mem::take(&mut self.operators.news);
         let after = (Bound::Excluded(self.operators.patrolled), Bound::Unbounded);
         let patrol: Vec<_> = self.regions.ids(after).take(PATROL_MAX).collect();
@@ -147,9 +160,17 @@ impl Placement {
         };
         regions.extend(patrol);
         regions.extend(self.system_region().map(RegionInfo::id));
+        regions.extend(self.operators.goals.ids());
         regions.retain(|id| self.operators.order(*id).is_none());
         assert!(regions.iter().all(|id| !self.operators.running.contains_key(id)));
         regions.into_iter().collect()
+    }
+
+    /// Nothing is ordered of regions that left the map, by a merge most likely.
+    fn forget_vanished(&mut self) {
+        let regions = &self.regions;
+        let known = |id: RegionId| id.is_system() || regions.get(id).is_some();
+        self.operators.running.retain(|id, _| known(*id));
     }
 
     /// Second part: what these regions need. The rows hold the ids of new peers; the orders may
@@ -166,25 +187,29 @@ impl Placement {
         let mut view = self.view(now);
         let mut needs = Vec::new();
         for region in regions.iter().filter_map(|id| self.known_region(*id)) {
-            let Some(need) = replicas::need(&view, region) else { continue };
-            if let Need::AddLearner(store) = need {
+            let Some(wanted) = self.wanted(&view, region, now) else { continue };
+            if let Wanted::Need(Need::AddLearner(store)) = wanted {
                 view.count_add(store);
             }
-            needs.push((region, need));
+            needs.push((region, wanted));
             if needs.len() == ORDERS_MAX {
                 break;
             }
         }
-        let adds = needs.iter().filter(|(_, need)| matches!(need, Need::AddLearner(_))).count();
+        let adds = needs.iter().filter(|(_, wanted)| wanted.is_add()).count();
         let mut peer_id = match adds {
             0 => 0,
             adds => self.ids.plan(adds as u64, &mut rows)?,
         };
         assert_eq!(adds == 0, rows.is_empty(), "ids leave only after they are saved");
         let mut orders = Vec::with_capacity(needs.len());
-        for (region, need) in needs {
-            let step = step(need, PeerId(peer_id));
-            peer_id += u64::from(matches!(need, Need::AddLearner(_)));
+        for (region, wanted) in needs {
+            let new = PeerId(peer_id);
+            peer_id += u64::from(wanted.is_add());
+            let step = match wanted {
+                Wanted::Need(need) => step(need, new),
+                Wanted::Step(step) => step,
+            };
             orders.extend(Order::new(region, step));
         }
         Ok(Change { rows, reply: orders })
@@ -206,7 +231,29 @@ impl Placement {
         orders
     }
 
-    fn known_region(&self, id: RegionId) -> Option<&RegionInfo> {
+    /// What is to be done to a region now: what somebody wants by hand, or what it needs.
+    fn wanted(&self, view: &View, region: &RegionInfo, now: Instant) -> Option<Wanted> {
+        let goals = &self.operators.goals;
+        let Some(manual) = goals.get(region.id()) else {
+            if goals.merges_into(region.id()).is_some() {
+                // The one that waits for it names its epoch.
+                return None;
+            }
+            let need = replicas::need(view, region)?;
+            let forbidden = self.operators.pauses.forbid(need, now);
+            return (!forbidden).then_some(Wanted::Need(need));
+        };
+        if manual.target().is_some_and(|target| self.operators.order(target).is_some()) {
+            return None;
+        }
+        match manual.next(region, self) {
+            Next::Need(need) => Some(Wanted::Need(need)),
+            Next::Step(step) => Some(Wanted::Step(step)),
+            Next::Wait(_) | Next::Done | Next::Failed(_) => None,
+        }
+    }
+
+    pub(crate) fn known_region(&self, id: RegionId) -> Option<&RegionInfo> {
         if id.is_system() {
             return self.system_region();
         }
@@ -250,6 +297,18 @@ impl Placement {
         let has_space = stats.available >= stats.capacity / FREE_SPACE_PARTS;
         let is_up = store.liveness(now) == Liveness::Up;
         if is_up && has_space { Fitness::Takes } else { Fitness::Keeps }
+    }
+}
+
+/// What is to be done to a region.
+enum Wanted {
+    Need(Need),
+    Step(Step),
+}
+
+impl Wanted {
+    fn is_add(&self) -> bool {
+        matches!(self, Self::Need(Need::AddLearner(_)))
     }
 }
 

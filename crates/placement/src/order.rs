@@ -4,8 +4,12 @@
 //! was when the order was made, and a leader that finds its region changed since then ignores it.
 //! So an order that comes late or twice does no harm.
 
-use base::{Epoch, Peer, PeerChange, PeerId, PeerRole, RegionId, StoreId};
-use proto::{eraftpb, metapb, pdpb};
+use base::{Epoch, Peer, PeerChange, PeerId, Region, RegionId, StoreId};
+use bytes::Bytes;
+use proto::{
+    epoch_from_proto, epoch_to_proto, eraftpb, metapb, pdpb, peer_from_proto, peer_to_proto,
+    region_from_proto, region_to_proto,
+};
 
 use crate::RegionInfo;
 
@@ -29,12 +33,17 @@ pub enum Step {
     ChangePeers(Vec<PeerChange>),
     /// Let this voter lead.
     TransferLeader(Peer),
+    /// Cut the region at these keys, in the form in which regions are split; at a key of the
+    /// store's choice if there are none.
+    Split(Vec<Bytes>),
+    /// Become a part of this neighbour.
+    Merge(Region),
 }
 
 impl Order {
     /// An order for `region` as it is known. `None` if nobody is known to lead it.
     pub(crate) fn new(region: &RegionInfo, step: Step) -> Option<Self> {
-        let leader = peer_from_wire(region.leader.as_ref()?);
+        let leader = peer_from_proto(region.leader.as_ref()?);
         assert!(leader.id != PeerId::NONE, "a leader without an id");
         Some(Self { region_id: region.id(), epoch: region.epoch(), leader, step })
     }
@@ -57,7 +66,12 @@ impl Order {
 
     /// For people.
     pub fn name(&self) -> &'static str {
-        let Step::ChangePeers(changes) = &self.step else { return "transfer-leader" };
+        let changes = match &self.step {
+            Step::ChangePeers(changes) => changes,
+            Step::TransferLeader(_) => return "transfer-leader",
+            Step::Split(_) => return "split-region",
+            Step::Merge(_) => return "merge-region",
+        };
         match changes.first() {
             None => "leave-joint-state",
             Some(PeerChange::AddLearner(_)) => "add-learner",
@@ -71,11 +85,8 @@ impl Order {
         let mut response = pdpb::RegionHeartbeatResponse {
             header: Some(header),
             region_id: self.region_id.0,
-            region_epoch: Some(metapb::RegionEpoch {
-                conf_ver: self.epoch.conf_ver,
-                version: self.epoch.version,
-            }),
-            target_peer: Some(peer_to_wire(&self.leader)),
+            region_epoch: Some(epoch_to_proto(self.epoch)),
+            target_peer: Some(peer_to_proto(&self.leader)),
             ..Default::default()
         };
         match &self.step {
@@ -84,8 +95,19 @@ impl Order {
                 response.change_peer_v2 = Some(pdpb::ChangePeerV2 { changes });
             }
             Step::TransferLeader(to) => {
-                let (peer, peers) = (Some(peer_to_wire(to)), Vec::new());
+                let (peer, peers) = (Some(peer_to_proto(to)), Vec::new());
                 response.transfer_leader = Some(pdpb::TransferLeader { peer, peers });
+            }
+            Step::Split(keys) => {
+                let policy = match keys.is_empty() {
+                    true => pdpb::CheckPolicy::Approximate,
+                    false => pdpb::CheckPolicy::Usekey,
+                };
+                let (policy, keys) = (policy.into(), keys.clone());
+                response.split_region = Some(pdpb::SplitRegion { policy, keys });
+            }
+            Step::Merge(target) => {
+                response.merge = Some(pdpb::Merge { target: Some(region_to_proto(target)) });
             }
         }
         response
@@ -97,7 +119,11 @@ impl Order {
         let epoch = response.region_epoch.as_ref()?;
         let step = if let Some(transfer) = &response.transfer_leader {
             let to = transfer.peer.as_ref().or(transfer.peers.first())?;
-            Step::TransferLeader(peer_from_wire(to))
+            Step::TransferLeader(peer_from_proto(to))
+        } else if let Some(split) = &response.split_region {
+            Step::Split(split.keys.clone())
+        } else if let Some(merge) = &response.merge {
+            Step::Merge(region_from_proto(merge.target.as_ref()?))
         } else if let Some(change) = &response.change_peer {
             Step::ChangePeers(vec![change_from_wire(change)?])
         } else {
@@ -106,8 +132,8 @@ impl Order {
         };
         Some(Self {
             region_id: RegionId(response.region_id),
-            epoch: Epoch { conf_ver: epoch.conf_ver, version: epoch.version },
-            leader: peer_from_wire(response.target_peer.as_ref()?),
+            epoch: epoch_from_proto(epoch),
+            leader: peer_from_proto(response.target_peer.as_ref()?),
             step,
         })
     }
@@ -115,9 +141,9 @@ impl Order {
 
 fn change_to_wire(change: &PeerChange) -> pdpb::ChangePeer {
     let (peer, kind) = match change {
-        PeerChange::AddVoter(peer) => (peer_to_wire(peer), eraftpb::ConfChangeType::AddNode),
+        PeerChange::AddVoter(peer) => (peer_to_proto(peer), eraftpb::ConfChangeType::AddNode),
         PeerChange::AddLearner(peer) => {
-            (peer_to_wire(peer), eraftpb::ConfChangeType::AddLearnerNode)
+            (peer_to_proto(peer), eraftpb::ConfChangeType::AddLearnerNode)
         }
         PeerChange::Remove(id) => {
             let peer = metapb::Peer { id: id.0, ..Default::default() };
@@ -128,33 +154,10 @@ fn change_to_wire(change: &PeerChange) -> pdpb::ChangePeer {
 }
 
 fn change_from_wire(change: &pdpb::ChangePeer) -> Option<PeerChange> {
-    let peer = peer_from_wire(change.peer.as_ref()?);
+    let peer = peer_from_proto(change.peer.as_ref()?);
     Some(match eraftpb::ConfChangeType::try_from(change.change_type).ok()? {
         eraftpb::ConfChangeType::AddNode => PeerChange::AddVoter(peer),
         eraftpb::ConfChangeType::AddLearnerNode => PeerChange::AddLearner(peer),
         eraftpb::ConfChangeType::RemoveNode => PeerChange::Remove(peer.id),
     })
-}
-
-/// A peer as it travels.
-pub(crate) fn peer_to_wire(peer: &Peer) -> metapb::Peer {
-    let role = match peer.role {
-        PeerRole::Voter => metapb::PeerRole::Voter,
-        PeerRole::Learner => metapb::PeerRole::Learner,
-        PeerRole::IncomingVoter => metapb::PeerRole::IncomingVoter,
-        PeerRole::DemotingVoter => metapb::PeerRole::DemotingVoter,
-    };
-    let (id, store_id) = (peer.id.0, peer.store_id.0);
-    metapb::Peer { id, store_id, role: role.into(), ..Default::default() }
-}
-
-/// A peer that came in.
-pub(crate) fn peer_from_wire(peer: &metapb::Peer) -> Peer {
-    let role = match peer.role() {
-        metapb::PeerRole::Voter => PeerRole::Voter,
-        metapb::PeerRole::Learner => PeerRole::Learner,
-        metapb::PeerRole::IncomingVoter => PeerRole::IncomingVoter,
-        metapb::PeerRole::DemotingVoter => PeerRole::DemotingVoter,
-    };
-    Peer { id: PeerId(peer.id), store_id: StoreId(peer.store_id), role }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use proto::{metapb, pdpb};
 
 use crate::cluster::Cluster;
+use crate::etcd::EtcdStore;
 use crate::gc_state::GcStates;
 use crate::global_config::GlobalConfig;
 use crate::ids::Ids;
@@ -35,6 +36,7 @@ pub struct Placement {
     pub(crate) keyspaces: Keyspaces,
     pub(crate) config: GlobalConfig,
     pub(crate) external_timestamp: TimeStamp,
+    pub(crate) etcd: EtcdStore,
 }
 
 impl Placement {
@@ -62,6 +64,7 @@ impl Placement {
             keyspaces: Keyspaces::new(wall_ms),
             config: GlobalConfig::default(),
             external_timestamp: TimeStamp(0),
+            etcd: EtcdStore::default(),
         };
         for (key, value) in rows {
             placement.apply(&key, Some(&value))?;
@@ -112,14 +115,21 @@ impl Placement {
             }
             RowKey::Keyspace(_) | RowKey::KeyspaceConfig(..) => self.keyspaces.apply(&row, value),
             RowKey::Config(path) => self.config.apply(&row, path, value),
+            RowKey::EtcdEvent(_) | RowKey::EtcdCompacted | RowKey::EtcdLease(_) => {
+                self.etcd.apply_put(&row, value)
+            }
         }
     }
 
-    /// Barriers are the only rows that ever go away.
+    /// Barriers, leases and what history of keys was given up are the only rows that ever go away.
     fn apply_delete(&mut self, row: &RowKey) -> Result<(), PlacementError> {
         match row {
             RowKey::GcBarrier(..) | RowKey::GlobalGcBarrier(_) => {
                 self.gc.apply_delete(row);
+                Ok(())
+            }
+            RowKey::EtcdEvent(_) | RowKey::EtcdLease(_) => {
+                self.etcd.apply_delete(row);
                 Ok(())
             }
             _ => Err(row.bad("cannot be deleted")),

@@ -6,23 +6,25 @@
 //!    by id          2 -> the same Arc     5 -> ...     8 -> ...
 //! ```
 //!
-//! Regions never overlap. They may leave gaps: after a split either half may report first, and
-//! until the other does, its keys belong to nobody here. What is known of a region is immutable; a
+//! Regions never overlap. A part that was cut off a region and reports first takes its keys away
+//! from it; the rest stays, as of before. There may be gaps: if the region reports before its part,
+//! the part's keys belong to nobody here until it does. What is known of a region is immutable; a
 //! heartbeat puts a new value in its place, so that readers hold what they got without a lock.
 //!
 //! Heartbeats travel by different ways and may come late or from a leader of the past. One is
 //! stale, and changes nothing, if the map knows its region with a higher version, conf version or
 //! term, or if it overlaps another region of a higher version. Otherwise it is the news, and what
-//! it overlaps must be older: it leaves the map.
+//! it overlaps must be older: it leaves the map, or what is left of it stays.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use base::rule::{Rule, keep};
 use base::{Epoch, KeyRange, RegionId, StoreId};
 use bytes::Bytes;
-use proto::{metapb, pdpb};
+use proto::{epoch_from_proto, metapb, pdpb};
 
 /// What passed through a region since the heartbeat before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -128,7 +130,7 @@ impl RegionInfo {
     /// How often it changed.
     pub fn epoch(&self) -> Epoch {
         let epoch = self.meta.region_epoch.expect("checked when the value was made");
-        Epoch { conf_ver: epoch.conf_ver, version: epoch.version }
+        epoch_from_proto(&epoch)
     }
 
     /// The leader's store, if a leader is known.
@@ -140,7 +142,8 @@ impl RegionInfo {
     pub(crate) fn check_after(&self, known: &RegionInfo) -> Result<(), Stale> {
         assert_eq!(self.id(), known.id(), "two different regions");
         let term_is_behind = self.term > 0 && self.term < known.term;
-        if term_is_behind || self.epoch().is_behind(&known.epoch()) {
+        let is_behind = term_is_behind || self.epoch().is_behind(&known.epoch());
+        if is_behind && keep(Rule::StaleReports) {
             return Err(Stale {
                 reported: (self.id(), self.epoch(), self.term),
                 known: (known.id(), known.epoch(), known.term),
@@ -170,6 +173,26 @@ impl fmt::Display for Stale {
              known: region {known_id} epoch {known_epoch} term {known_term}"
         )
     }
+}
+
+/// What `new` leaves of an older region that it was cut off. Until that region itself reports,
+/// whoever asks for its keys is sent there as before, under the epoch of before, and learns of the
+/// split; else its keys would be nobody's for that long.
+fn rest(old: &RegionInfo, new: &RegionInfo) -> Option<RegionInfo> {
+    if old.id() == new.id() || old.epoch().version >= new.epoch().version {
+        return None;
+    }
+    let (mut range, taken) = (old.range(), new.range());
+    if !taken.end.is_empty() && range.is_before_end(&taken.end) {
+        range.start = taken.end;
+    } else if range.start < taken.start {
+        range.end = taken.start;
+    } else {
+        return None;
+    }
+    assert!(!range.is_empty() && !range.overlaps(&new.range()), "what is left is beside it");
+    let meta = metapb::Region { start_key: range.start, end_key: range.end, ..old.meta.clone() };
+    Some(RegionInfo { meta, ..old.clone() })
 }
 
 /// How much of the cluster lies on one store.
@@ -295,12 +318,19 @@ impl RegionMap {
     /// Puts a region on the map and takes off what it replaces or overlaps.
     pub(crate) fn put(&mut self, region: RegionInfo) {
         let range = region.range();
-        let mut gone: Vec<RegionId> = self.overlapping(&range).map(|old| old.id()).collect();
-        gone.extend(self.get(region.id()).map(|old| old.id()));
-        for id in gone {
-            self.remove(id);
+        let mut gone: Vec<_> = self.overlapping(&range).cloned().collect();
+        gone.extend(self.get(region.id()).cloned());
+        for old in gone {
+            self.remove(old.id());
+            if let Some(rest) = rest(&old, &region) {
+                self.insert(rest);
+            }
         }
         assert!(self.overlapping(&range).next().is_none(), "something overlaps still");
+        self.insert(region);
+    }
+
+    fn insert(&mut self, region: RegionInfo) {
         let region = Arc::new(region);
         let replaced = self.by_start.insert(region.meta.start_key.clone(), region.clone());
         assert!(replaced.is_none(), "two regions start at the same key");

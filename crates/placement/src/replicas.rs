@@ -31,7 +31,6 @@ use std::collections::BTreeMap;
 use base::{Peer, PeerId, PeerRole, StoreId};
 
 use crate::RegionInfo;
-use crate::order::peer_from_wire;
 
 /// New copies that a store may be catching up with at once.
 pub(crate) const ADDS_PER_STORE_MAX: u64 = 8;
@@ -82,8 +81,8 @@ impl View {
 
     /// Takes down that a store will get a copy, so that the next region goes elsewhere.
     pub(crate) fn count_add(&mut self, store: StoreId) {
-        let store = self.stores.get_mut(&store).expect("it was chosen from here");
-        assert!(store.fitness == Fitness::Takes, "a copy for a store that takes none");
+        // A store that somebody named may be fuller or busier than the checker would choose.
+        let store = self.stores.get_mut(&store).expect("it is a store of the cluster");
         store.copies += 1;
         store.adding += 1;
     }
@@ -105,7 +104,7 @@ struct Copies {
 impl Copies {
     fn of(view: &View, region: &RegionInfo, leader: PeerId) -> Self {
         let pending: Vec<_> = region.pending_peers.iter().map(|peer| PeerId(peer.id)).collect();
-        let peers: Vec<Peer> = region.meta.peers.iter().map(peer_from_wire).collect();
+        let peers: Vec<Peer> = region.meta.peers.iter().map(proto::peer_from_proto).collect();
         let is_joint =
             |peer: &Peer| matches!(peer.role, PeerRole::IncomingVoter | PeerRole::DemotingVoter);
         let in_joint_state = peers.iter().any(is_joint);
@@ -147,10 +146,12 @@ pub(crate) fn need(view: &View, region: &RegionInfo) -> Option<Need> {
     needed
 }
 
+/// A leader that was demoted leads until it notices, and is left alone until then.
 fn useless_learner(view: &View, copies: &Copies) -> Option<PeerId> {
-    let lost = copies.lost_learners.first();
+    let follows = |peer: &&Peer| peer.id != copies.leader;
+    let lost = copies.lost_learners.iter().find(follows);
     let too_many = copies.voters.len() + copies.learners.len() > view.wanted;
-    let extra = copies.learners.last().filter(|_| too_many);
+    let extra = copies.learners.iter().rfind(follows).filter(|_| too_many);
     lost.or(extra).map(|peer| peer.id)
 }
 

@@ -15,15 +15,20 @@
 //!    keyspace/<id>                keyspacepb.KeyspaceMeta without its `config`
 //!    keyspace_config/<id>/<name>  text
 //!    config/<path>                revision, 0 = put or 1 = deleted, payload
+//!    etcd/event/<revision><sub>   mvccpb.Event: what the sub-th change of a revision did to a key
+//!    etcd/compacted               revision up to which history was given up
+//!    etcd/lease/<id>              time to live as granted, then what a new leader gives (seconds)
 //! ```
 //!
-//! Store and region ids take 8 bytes, keyspace ids 4, so that rows sort by id. A row that is not in
+//! Store, region and lease ids and revisions take 8 bytes, keyspace ids and what stands behind a
+//! revision 4, so that rows sort by id. A row that is not in
 //! this table was written by a newer version, and loading refuses it.
 
 use base::{RegionId, StoreId};
 use bytes::{Buf, Bytes};
 
 use crate::PlacementError;
+use crate::etcd::Revision;
 
 /// Puts and deletes of rows. They are applied to the system region in one proposal, all or none,
 /// and then [committed](crate::Placement::commit) to memory.
@@ -84,6 +89,9 @@ pub(crate) enum RowKey {
     Keyspace(u32),
     KeyspaceConfig(u32, String),
     Config(String),
+    EtcdEvent(Revision),
+    EtcdCompacted,
+    EtcdLease(i64),
 }
 
 impl RowKey {
@@ -107,6 +115,9 @@ impl RowKey {
                 joined(b"keyspace_config/", &id.to_be_bytes(), Some(name))
             }
             Self::Config(path) => joined(b"config/", path.as_bytes(), None),
+            Self::EtcdEvent(revision) => joined(b"etcd/event/", &revision.encode(), None),
+            Self::EtcdCompacted => Bytes::from_static(b"etcd/compacted"),
+            Self::EtcdLease(id) => joined(b"etcd/lease/", &id.to_be_bytes(), None),
         }
     }
 
@@ -119,6 +130,7 @@ impl RowKey {
             b"id" => return Some(Self::LastId),
             b"tso" => return Some(Self::TsoBound),
             b"external_timestamp" => return Some(Self::ExternalTimestamp),
+            b"etcd/compacted" => return Some(Self::EtcdCompacted),
             _ => {}
         }
         let after = |prefix: &[u8]| key.strip_prefix(prefix);
@@ -144,6 +156,12 @@ impl RowKey {
         if let Some(rest) = after(b"keyspace_config/") {
             let (id, name) = split_id(rest)?;
             return Some(Self::KeyspaceConfig(id, name));
+        }
+        if let Some(revision) = after(b"etcd/event/") {
+            return Revision::decode(revision).map(Self::EtcdEvent);
+        }
+        if let Some(id) = after(b"etcd/lease/") {
+            return Some(Self::EtcdLease(i64::from_be_bytes(id.try_into().ok()?)));
         }
         after(b"config/").and_then(text).map(Self::Config)
     }
@@ -239,7 +257,7 @@ mod tests {
     #[test]
     fn every_key_comes_back_and_golden_bytes_hold() {
         let name = || "a/b".to_owned();
-        let golden: [(RowKey, &[u8]); 14] = [
+        let golden: [(RowKey, &[u8]); 17] = [
             (RowKey::Cluster, b"cluster"),
             (RowKey::BootstrappedAt, b"cluster/bootstrapped_at"),
             (RowKey::ClusterVersion, b"cluster/version"),
@@ -254,6 +272,12 @@ mod tests {
             (RowKey::Keyspace(1), b"keyspace/\0\0\0\x01"),
             (RowKey::KeyspaceConfig(1, name()), b"keyspace_config/\0\0\0\x01/a/b"),
             (RowKey::Config("/global/config/x".into()), b"config//global/config/x"),
+            (
+                RowKey::EtcdEvent(Revision { main: 2, sub: 1 }),
+                b"etcd/event/\0\0\0\0\0\0\0\x02\0\0\0\x01",
+            ),
+            (RowKey::EtcdCompacted, b"etcd/compacted"),
+            (RowKey::EtcdLease(0x2f), b"etcd/lease/\0\0\0\0\0\0\0/"),
         ];
         for (key, bytes) in golden {
             assert_eq!(key.encode(), bytes);
@@ -263,7 +287,15 @@ mod tests {
 
     #[test]
     fn foreign_keys_are_not_ours() {
-        for key in [&b""[..], b"ids", b"store/1", b"gc/state/", b"gc/barrier/\0\0\0\0a", b"x/y"] {
+        for key in [
+            &b""[..],
+            b"ids",
+            b"store/1",
+            b"gc/state/",
+            b"gc/barrier/\0\0\0\0a",
+            b"x/y",
+            b"etcd/event/\0",
+        ] {
             assert_eq!(RowKey::parse(key), None, "{}", key.escape_ascii());
         }
         assert_eq!(RowKey::parse(b"config/\xff"), None);

@@ -3,11 +3,15 @@
 //! Ids are all it gets here. The map learns of the new regions from their heartbeats, whichever
 //! comes first: what a report says may already be outdated when it arrives.
 
-use base::{Epoch, RegionId};
+use std::collections::BTreeMap;
+
+use base::RegionId;
+use bytes::Bytes;
 use proto::pdpb::ErrorType;
-use proto::{metapb, pdpb};
+use proto::{epoch_from_proto, metapb, pdpb};
 use semver::Version;
 
+use crate::order::{Order, Step};
 use crate::{Change, Placement, PlacementError, RowChanges};
 
 /// Most regions that one call may ask ids for.
@@ -15,7 +19,48 @@ const SPLIT_COUNT_MAX: u32 = 1 << 16;
 /// The first version whose stores know batch splits.
 const BATCH_SPLIT_SINCE: Version = Version::new(2, 1, 0);
 
+/// How far the regions are cut at keys that somebody asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Borders {
+    /// The regions that end at one of the keys.
+    pub left: Vec<u64>,
+    /// Keys at which no region begins.
+    pub missing: usize,
+    /// For the leaders of the regions that hold these.
+    pub orders: Vec<Order>,
+}
+
 impl Placement {
+    /// SplitRegions: how far the regions are cut at `keys`, which are in the form in which regions
+    /// are split and ascend, and what is to be told to whom so that they are.
+    pub fn borders(
+        &self,
+        header: Option<&pdpb::RequestHeader>,
+        keys: &[Bytes],
+    ) -> Result<Borders, PlacementError> {
+        self.check_bootstrapped(header)?;
+        assert!(keys.is_sorted(), "keys ascend");
+        let mut borders = Borders::default();
+        let mut inside: BTreeMap<RegionId, Vec<Bytes>> = BTreeMap::new();
+        for key in keys {
+            match self.regions.find(key) {
+                Some(region) if region.meta.start_key == *key => {
+                    borders.left.extend(self.regions.find_before(key).map(|left| left.id().0));
+                }
+                found => {
+                    borders.missing += 1;
+                    if let Some(region) = found {
+                        inside.entry(region.id()).or_default().push(key.clone());
+                    }
+                }
+            }
+        }
+        let order = |(id, keys)| Order::new(self.regions.get(id)?, Step::Split(keys));
+        borders.orders.extend(inside.into_iter().filter_map(order));
+        assert!(borders.orders.len() <= borders.missing, "one order a region at most");
+        Ok(borders)
+    }
+
     /// AskBatchSplit: ids for `split_count` new regions and their peers, these in the order of the
     /// region's own.
     pub fn ask_batch_split(
@@ -109,8 +154,7 @@ impl Placement {
         let Some(known) = self.regions.get(RegionId(region.id)) else {
             return Err(PlacementError::refused(format!("region {} is not known", region.id)));
         };
-        let epoch = region.region_epoch.unwrap_or_default();
-        let epoch = Epoch { conf_ver: epoch.conf_ver, version: epoch.version };
+        let epoch = epoch_from_proto(&region.region_epoch.unwrap_or_default());
         if epoch.is_behind(&known.epoch()) || region.peers.len() != known.meta.peers.len() {
             let text = format!(
                 "region {} has epoch {epoch} and {} peers in the request, known are {} and {}",

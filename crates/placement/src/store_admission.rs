@@ -85,7 +85,8 @@ impl Placement {
 
     fn check_address(&self, store: &metapb::Store) -> Result<(), PlacementError> {
         let others = self.stores().filter(|other| other.meta.id != store.id);
-        for other in others.filter(|other| !other.is_tombstone()) {
+        let there = |other: &&StoreInfo| !other.is_tombstone() && !other.meta.physically_destroyed;
+        for other in others.filter(there) {
             let other = &other.meta;
             let same_peer_address =
                 !store.peer_address.is_empty() && other.peer_address == store.peer_address;

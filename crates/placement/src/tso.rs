@@ -18,6 +18,7 @@
 //! shows: it never runs away from the clock.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 
 use crate::rows::RowKey;
 use crate::{Change, Placement, RowChanges};
@@ -73,7 +74,9 @@ impl Tso {
     /// The rows were read: whatever lies below the bound may have been given out.
     pub(crate) fn start(&mut self) {
         assert!(self.last.0 == 0, "timestamps were given out before the rows were read");
-        self.last = TimeStamp::compose(self.bound_ms, 0);
+        if keep(Rule::StampsAboveBound) {
+            self.last = TimeStamp::compose(self.bound_ms, 0);
+        }
     }
 
     /// The largest of a batch of `count`.

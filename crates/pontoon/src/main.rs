@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
-use pontoon::commands::{self, CommandError, bench, dev, shell, start};
+use pontoon::commands::{self, CommandError, bench, ctl, dev, shell, start};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -27,6 +27,8 @@ enum Command {
     Dev(dev::DevArgs),
     /// Read and write by hand.
     Shell(shell::ShellArgs),
+    /// Look at a cluster and change it by hand.
+    Ctl(ctl::CtlArgs),
     /// Load a server and say how it did.
     Bench(bench::BenchArgs),
     /// Show the version.
@@ -52,6 +54,7 @@ fn run(command: &Command) -> Result<(), CommandError> {
         Command::Start(args) => start::run(args),
         Command::Dev(args) => dev::run(args),
         Command::Shell(args) => shell::run(args),
+        Command::Ctl(args) => ctl::run(args),
         Command::Bench(args) => bench::run(args),
         Command::Version => {
             println!("{}", commands::version());

@@ -3,7 +3,8 @@
 //! One module for each protobuf package, one file in `proto/` for each module. The files are our
 //! own; names, numbers and types are those of the public protocol, so that unmodified clients
 //! understand every byte. Nothing here decides anything. These types are for what crosses the
-//! wire or lasts on disk; the crates that use them turn them into ours and back in one place.
+//! wire or lasts on disk. What all crates share (regions, epochs, replicas) becomes ours and back
+//! here, in `nouns`; all else in one place of the crate that uses it.
 //!
 //! ```text
 //!   clients ──▶ tikvpb ── kvrpcpb  coprocessor ─┐
@@ -39,6 +40,7 @@
 
 #[allow(missing_docs, deprecated, clippy::all, clippy::large_futures, clippy::unwrap_used)]
 mod generated;
+mod nouns;
 
 pub use generated::{
     apipb, authpb, backup, cdcpb, coprocessor, deadlock, debugpb, diagnosticspb, disaggregated,
@@ -46,6 +48,10 @@ pub use generated::{
     kvrpcpb, logbackup, meta_storagepb, metapb, mpp, mvccpb, pdpb, raft_cmdpb, raft_serverpb,
     recover_data, replication_modepb, resource_manager, routerpb, schedulingpb, tikvpb, tracepb,
     tsopb,
+};
+pub use nouns::{
+    epoch_from_proto, epoch_to_proto, peer_from_proto, peer_to_proto, region_from_proto,
+    region_to_proto,
 };
 
 /// All packages as an encoded `google.protobuf.FileDescriptorSet`, without comments.

@@ -142,10 +142,11 @@ impl Common {
         }
     }
 
-    /// A fresh election timeout in ticks.
+    /// A fresh election timeout in ticks. One more than others refuse votes for, at least: their
+    /// ticks need not come at the moment of ours, and a refusal costs another timeout.
     pub(crate) fn draw_timeout(&mut self) -> u32 {
         let ticks = self.config.election_ticks;
-        ticks + self.prng.below(u64::from(ticks)) as u32
+        ticks + 1 + self.prng.below(u64::from(ticks - 1)) as u32
     }
 
     /// Sends what promises nothing that could be forgotten in a crash.

@@ -10,7 +10,7 @@ use crate::rules::Rules;
 pub struct Config {
     /// The node's own id. Not [`PeerId::NONE`].
     pub id: PeerId,
-    /// A follower that hears nothing for a random number of ticks in `election_ticks..2 *
+    /// A follower that hears nothing for a random number of ticks in `election_ticks + 1..2 *
     /// election_ticks` campaigns. Also how long a follower that heard from a leader votes for
     /// nobody. Default 10.
     pub election_ticks: u32,

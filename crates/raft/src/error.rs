@@ -39,6 +39,26 @@ pub enum ProposeError {
     Busy,
 }
 
+/// Why entries from elsewhere were not taken. Nothing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LearnError {
+    /// The entries are of no use to this log: it ends before the first of them.
+    #[error("the log ends at {last}, before the entries begin")]
+    Gap {
+        /// The last entry of the log.
+        last: Index,
+    },
+    /// A snapshot is on its way into the node, or wanted: try later.
+    #[error("a snapshot comes first")]
+    Restoring,
+    /// They are no piece of a log, or of another group's.
+    #[error("the entries contradict the log: {0}")]
+    Contradiction(&'static str),
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
 /// Why leadership is not handed over. Nothing happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransferError {

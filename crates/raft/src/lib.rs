@@ -107,10 +107,12 @@
 //! | writing in parallel with replication (10.2.1) | `log` |
 //!
 //! What is ours: priorities (`common`, `would_vote`), forwarding of proposals (`Propose`), groups
-//! that sleep (`leader`, `quiesce`; `raw_node/snapshots`), and a follower that asks for a snapshot
-//! because its own state is damaged (`needs_snapshot`). The enum of `rules` lists the rules that
-//! keep a group safe, and the code asks it wherever it keeps one; with the feature `mutations` a
-//! test can break each of them on purpose and see that the random runs find it.
+//! that sleep (`leader`, `quiesce`; `raw_node/snapshots`), a follower that asks for a snapshot
+//! because its own state is damaged (`needs_snapshot`), and entries that come from elsewhere and
+//! are known to be committed (`raw_node/learn`, for a group whose log another group carries on).
+//! The enum of `rules` lists the rules that keep a group safe, and the code asks it wherever it
+//! keeps one; with the feature `mutations` a test can break each of them on purpose and see that
+//! the random runs find it.
 //!
 //! What a leader writes and what it sends leave together; its own write is one acknowledgement
 //! among the others. So `committed` may be ahead of what is durable here, but [`Ready::committed`]
@@ -187,8 +189,8 @@ pub use base::{Entry, EntryKind, Index, PeerId, Term};
 pub use crate::conf_change::{ConfChange, ConfChangeError, Leave, MemberChange};
 pub use crate::config::Config;
 pub use crate::error::{
-    ProposeError, ReadIndexError, SnapshotError, SnapshotRequestError, StartError, StepError,
-    TransferError,
+    LearnError, ProposeError, ReadIndexError, SnapshotError, SnapshotRequestError, StartError,
+    StepError, TransferError,
 };
 pub use crate::memory_storage::MemoryStorage;
 pub use crate::message::{AppendOutcome, Body, LogPos, Message};

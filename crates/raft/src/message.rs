@@ -229,7 +229,7 @@ pub enum Body {
 
 impl Body {
     /// Whether only the leader of the message's term says this.
-    pub(crate) fn is_from_leader(&self) -> bool {
+    pub fn is_from_leader(&self) -> bool {
         matches!(
             self,
             Self::Append { .. }

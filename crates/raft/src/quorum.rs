@@ -106,7 +106,7 @@ impl ConfState {
     }
 
     /// Whether the members for which `is_in` holds are a quorum.
-    pub(crate) fn has_quorum(&self, is_in: impl Fn(PeerId) -> bool) -> bool {
+    pub fn has_quorum(&self, is_in: impl Fn(PeerId) -> bool) -> bool {
         self.quorum_value(|id| u64::from(is_in(id))) == 1
     }
 

@@ -2,9 +2,14 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use txn::ApiVersion;
+
+mod split;
+
+pub use split::{ByteSize, CoprocessorConfig, Interval, LoadConfig, RaftstoreConfig};
 
 /// Everything a node can be told. Absent keys of the file have the defaults given here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +30,16 @@ pub struct Config {
     pub storage: StorageConfig,
     /// Raft settings.
     pub raft: RaftConfig,
+    /// Size of regions.
+    pub coprocessor: CoprocessorConfig,
+    /// How often regions are looked at.
+    pub raftstore: RaftstoreConfig,
+    /// Regions that are asked much.
+    pub split: LoadConfig,
     /// Settings of the placement driver, for the time in which it runs here.
     pub placement: PlacementConfig,
+    /// Collection of old versions.
+    pub gc: GcConfig,
     /// Limits of the server.
     pub server: ServerConfig,
 }
@@ -68,7 +81,7 @@ pub enum ApiVersionName {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
 pub struct RaftConfig {
-    /// Length of a tick in milliseconds, 10 to 10,000. Default 100.
+    /// Length of a tick in milliseconds, 10 to 10,000. Default 50.
     pub tick_ms: u32,
     /// Ticks without a leader before an election, 5 to 1,000. Default 10.
     pub election_ticks: u32,
@@ -78,6 +91,13 @@ pub struct RaftConfig {
     pub log_entries_max: u64,
     /// ... or so many MiB. Default 32.
     pub log_mib_max: u64,
+    /// MiB that the logs of all regions of the store may hold, 4 to 1,048,576; the files take up to
+    /// twice as much. From half of it on, regions forget what all living members have; beyond it,
+    /// also what some lack, who then get a snapshot. Default 1,024.
+    pub log_store_mib_max: u64,
+    /// Time between two steps of the timestamp up to which followers answer reads of the past,
+    /// `100ms` to `1h`. Default `20s`.
+    pub safe_ts_interval: Interval,
 }
 
 /// What concerns the placement of replicas.
@@ -89,6 +109,15 @@ pub struct PlacementConfig {
     pub max_store_down_s: u32,
 }
 
+/// What concerns old versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", default)]
+pub struct GcConfig {
+    /// How often the store asks for the safe point. Versions below it are dropped one interval
+    /// later, so an interval must be longer than a request takes. `100ms` to `1h`. Default `10s`.
+    pub poll_interval: Interval,
+}
+
 /// What concerns connections.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", default)]
@@ -97,6 +126,9 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// Calls that may be in progress on one connection. Default 1,024.
     pub streams_max: u32,
+    /// A connection on which nothing came for so long is asked whether anybody is there, and closed
+    /// if nobody says so within the same time again, `100ms` to `1h`. Default `10s`.
+    pub grpc_keepalive_time: Interval,
 }
 
 impl Default for Config {
@@ -109,7 +141,11 @@ impl Default for Config {
             join_timeout_s: 60,
             storage: StorageConfig::default(),
             raft: RaftConfig::default(),
+            coprocessor: CoprocessorConfig::default(),
+            raftstore: RaftstoreConfig::default(),
+            split: LoadConfig::default(),
             placement: PlacementConfig::default(),
+            gc: GcConfig::default(),
             server: ServerConfig::default(),
         }
     }
@@ -131,11 +167,13 @@ impl Default for StorageConfig {
 impl Default for RaftConfig {
     fn default() -> Self {
         Self {
-            tick_ms: 100,
+            tick_ms: 50,
             election_ticks: 10,
             heartbeat_ticks: 2,
             log_entries_max: 200_000,
             log_mib_max: 32,
+            log_store_mib_max: 1_024,
+            safe_ts_interval: Interval(Duration::from_secs(20)),
         }
     }
 }
@@ -146,9 +184,16 @@ impl Default for PlacementConfig {
     }
 }
 
+impl Default for GcConfig {
+    fn default() -> Self {
+        Self { poll_interval: Interval(Duration::from_secs(10)) }
+    }
+}
+
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { connections_max: 16_384, streams_max: 1_024 }
+        let grpc_keepalive_time = Interval(Duration::from_secs(10));
+        Self { connections_max: 16_384, streams_max: 1_024, grpc_keepalive_time }
     }
 }
 
@@ -196,7 +241,11 @@ impl Config {
     fn from_text(text: &str) -> Result<(Self, Vec<String>), toml::de::Error> {
         let config: Self = toml::from_str(text)?;
         let given: toml::Table = toml::from_str(text)?;
-        let complete = Self { advertise: Some(String::new()), ..Self::default() };
+        let complete = Self {
+            advertise: Some(String::new()),
+            coprocessor: CoprocessorConfig::complete(),
+            ..Self::default()
+        };
         let known = toml::Table::try_from(complete).expect("a config is a table");
         let mut unknown = Vec::new();
         unknown_keys(&given, &known, "", &mut unknown);
@@ -211,6 +260,15 @@ impl Config {
                 Err(ConfigError::Range { key: "join", value: target.clone(), rule })
             }
         }
+    }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        let second = Duration::from_secs(1);
+        let (range, rule) = (Interval(second / 10)..=Interval(3_600 * second), "100ms to 1h");
+        in_range("raft.safe-ts-interval", self.raft.safe_ts_interval, range.clone(), rule)?;
+        in_range("gc.poll-interval", self.gc.poll_interval, range.clone(), rule)?;
+        let keepalive = self.server.grpc_keepalive_time;
+        in_range("server.grpc-keepalive-time", keepalive, range, rule)
     }
 
     /// Whether every value is in its range.
@@ -230,7 +288,11 @@ impl Config {
         let rule = "10 to 8640000";
         in_range("placement.max-store-down-s", max_store_down_s, 10..=8_640_000, rule)?;
         self.check_join()?;
+        self.check_split()?;
         in_range("raft.log-mib-max", raft.log_mib_max, 1..=1 << 20, "1 to 1048576")?;
+        let (log_store, rule) = (raft.log_store_mib_max, "4 to 1048576");
+        in_range("raft.log-store-mib-max", log_store, 4..=1 << 20, rule)?;
+        self.check_times()?;
         in_range(
             "server.connections-max",
             self.server.connections_max,

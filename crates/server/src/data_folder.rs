@@ -8,6 +8,9 @@
 //!     snap/        snapshots of regions, coming and going
 //!     members      addresses of the cluster's members as last heard, one a line
 //! ```
+//!
+//! A node in memory has the same folders on a disk in memory, and no marker and no members: it
+//! begins and ends with its process.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -18,6 +21,8 @@ use rustix::fs::{FlockOperation, flock};
 /// The format this program writes.
 const FORMAT: u32 = 1;
 const MARKER: &str = "PONTOON";
+/// The name of what is not on a disk of the machine.
+const MEMORY: &str = "memory";
 const MARKER_TEXT: &str = "pontoon data format ";
 
 /// Why a folder cannot be used. Nothing in it was changed.
@@ -59,7 +64,8 @@ pub enum FolderError {
 #[derive(Debug)]
 pub(crate) struct DataFolder {
     path: PathBuf,
-    _lock: File,
+    /// None in memory.
+    lock: Option<File>,
 }
 
 impl DataFolder {
@@ -88,7 +94,17 @@ impl DataFolder {
         })?;
         Self::check_format(path, &mut lock)?;
         File::open(path).and_then(|folder| folder.sync_all()).map_err(at(path))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), lock: Some(lock) })
+    }
+
+    /// One that nobody else can see.
+    pub(crate) fn in_memory() -> Self {
+        Self { path: PathBuf::from(MEMORY), lock: None }
+    }
+
+    /// Whether it is one in memory.
+    pub(crate) fn is_in_memory(&self) -> bool {
+        self.lock.is_none()
     }
 
     /// Under the lock: an empty marker is that of a folder whose first start ended right there.
@@ -126,9 +142,9 @@ impl DataFolder {
         self.path.join("snap")
     }
 
-    /// Where the members' addresses are kept for the next start.
-    pub(crate) fn members(&self) -> PathBuf {
-        self.path.join("members")
+    /// Where the members' addresses are kept for the next start, if there will be one.
+    pub(crate) fn members(&self) -> Option<PathBuf> {
+        self.lock.as_ref().map(|_| self.path.join("members"))
     }
 
     /// The folder itself.

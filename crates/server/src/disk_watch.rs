@@ -12,10 +12,14 @@ use crate::runtime::Mailbox;
 /// longer.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
+/// What a node in memory says that it has: nobody measures it.
+const MEMORY_BYTES: u64 = 1 << 40;
+
 /// Looks at the file system of one folder.
 #[derive(Clone, Debug)]
 pub(crate) struct DiskWatch {
-    folder: PathBuf,
+    /// None for a node in memory, which reports no end of space.
+    folder: Option<PathBuf>,
     reserve_bytes: u64,
 }
 
@@ -23,18 +27,24 @@ impl DiskWatch {
     /// Keeps `reserve_bytes` free, but no more than a tenth of the disk and no less than
     /// `least_bytes`.
     pub(crate) fn new(folder: PathBuf, reserve_bytes: u64, least_bytes: u64) -> Self {
-        let mut watch = Self { folder, reserve_bytes };
+        let mut watch = Self { folder: Some(folder), reserve_bytes };
         let (capacity, _) = watch.space();
         watch.reserve_bytes = reserve_bytes.min(capacity / 10).max(least_bytes);
         watch
     }
 
+    /// For a node that keeps nothing on a disk.
+    pub(crate) fn of_memory() -> Self {
+        Self { folder: None, reserve_bytes: 0 }
+    }
+
     /// Bytes of the file system, and bytes that are free to us. Zeros if the system does not tell.
     pub(crate) fn space(&self) -> (u64, u64) {
-        match rustix::fs::statvfs(&self.folder) {
+        let Some(folder) = &self.folder else { return (MEMORY_BYTES, MEMORY_BYTES) };
+        match rustix::fs::statvfs(folder) {
             Ok(stat) => (stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize),
             Err(error) => {
-                tracing::warn!(folder = %self.folder.display(), %error, "free space unknown");
+                tracing::warn!(folder = %folder.display(), %error, "free space unknown");
                 (0, 0)
             }
         }
@@ -48,6 +58,7 @@ impl DiskWatch {
 
     /// Tells the store whenever the disk becomes full or ceases to be, until the store is gone.
     pub(crate) async fn run(self, store: Mailbox) {
+        let Some(folder) = self.folder.clone() else { return };
         let mut looks = tokio::time::interval(LOOK_INTERVAL);
         let mut was_full = false;
         loop {
@@ -57,7 +68,7 @@ impl DiskWatch {
                 continue;
             }
             was_full = full;
-            let (folder, reserve) = (self.folder.display(), self.reserve_bytes >> 20);
+            let (folder, reserve) = (folder.display(), self.reserve_bytes >> 20);
             if full {
                 tracing::error!(%folder, reserve_mib = reserve, "disk full, writes are refused");
             } else {

@@ -1,11 +1,12 @@
 //! All refusals, in the words of the protocol.
 //!
 //! Below this crate a refusal is a typed error that says who must act. On the wire it is one of
-//! three things, and which one decides what a client does next:
+//! four things, and which one decides what a client does next:
 //!
 //! | here | on the wire | the client |
 //! | --- | --- | --- |
 //! | [`Refusal::Region`] | `region_error`, an `errorpb.Error` | refreshes its map, sends again |
+//! | [`Refusal::Key`] | `error` or `errors`, a `kvrpcpb.KeyError` | resolves, retries or gives up |
 //! | [`Refusal::Text`] | `error`, a text | hands it to its user |
 //! | [`Refusal::Call`] | a gRPC status | drops the connection |
 //!
@@ -13,13 +14,17 @@
 
 use std::sync::Arc;
 
-use base::{Region, StoreId};
-use proto::errorpb;
+use base::{Region, RegionId};
+use proto::{errorpb, kvrpcpb};
 use storage::engine::EngineError;
 use store::RegionError;
+pub(crate) use store::region_error_to_proto as region_error;
 use tonic::Status;
-use txn::RequestError;
+use txn::concurrency::{ReadRefused, TsTooLarge};
 use txn::raw::RawError;
+use txn::scheduler::SubmitRefused;
+use txn::wire::requests::BadRequest;
+use txn::{KeyError, RequestError, TxnError, wire};
 
 /// Why a request does not get an ordinary answer.
 #[derive(Debug)]
@@ -28,6 +33,8 @@ pub(crate) enum Refusal {
     Call(Status),
     /// The client shall route anew or try again.
     Region(Box<errorpb::Error>),
+    /// A transaction met something at a key.
+    Key(Box<kvrpcpb::KeyError>),
     /// The user shall know.
     Text(String),
 }
@@ -41,6 +48,15 @@ impl From<RegionError> for Refusal {
 impl From<RequestError> for Refusal {
     fn from(error: RequestError) -> Self {
         Self::Text(error.to_string())
+    }
+}
+
+impl From<BadRequest> for Refusal {
+    fn from(error: BadRequest) -> Self {
+        match error {
+            BadRequest::Request(error) => error.into(),
+            BadRequest::Abort(abort) => KeyError::from(abort).into(),
+        }
     }
 }
 
@@ -67,6 +83,64 @@ pub(crate) fn raw_refusal(error: RawError, region: &Arc<Region>) -> Refusal {
     }
 }
 
+/// The refusal of a transactional command in `region`.
+pub(crate) fn txn_refusal(error: TxnError, region: &Arc<Region>) -> Refusal {
+    match error {
+        TxnError::Key(error) => (*error).into(),
+        TxnError::Request(error) => error.into(),
+        TxnError::KeyNotInRegion { key } => {
+            RegionError::KeyNotInRegion { key, region: region.clone() }.into()
+        }
+        TxnError::Interrupted => Refusal::Region(Box::new(deadline_exceeded())),
+        TxnError::Engine(error) => error.into(),
+        TxnError::Damaged { ref key, .. } | TxnError::ValueMissing { ref key, .. } => {
+            tracing::error!(region = %region.id, ?key, "{error}");
+            Refusal::Text(error.to_string())
+        }
+    }
+}
+
+impl From<KeyError> for Refusal {
+    fn from(error: KeyError) -> Self {
+        Self::Key(Box::new(wire::key_error(&error)))
+    }
+}
+
+impl From<TsTooLarge> for Refusal {
+    fn from(error: TsTooLarge) -> Self {
+        // Clients look for the words, in an error that has nothing else.
+        let message = error.to_string();
+        Self::Region(Box::new(errorpb::Error { message, ..Default::default() }))
+    }
+}
+
+impl From<ReadRefused> for Refusal {
+    fn from(error: ReadRefused) -> Self {
+        match error {
+            ReadRefused::Ts(error) => error.into(),
+            ReadRefused::Key(error) => (*error).into(),
+        }
+    }
+}
+
+impl From<SubmitRefused> for Refusal {
+    fn from(error: SubmitRefused) -> Self {
+        match error {
+            SubmitRefused::Ts(error) => error.into(),
+            SubmitRefused::Busy => RegionError::ServerIsBusy { reason: error.to_string() }.into(),
+        }
+    }
+}
+
+/// Async commits must wait until the region's leader knows what was read under former ones.
+pub(crate) fn max_ts_not_synced(region: RegionId) -> errorpb::Error {
+    errorpb::Error {
+        message: format!("region {region}: max timestamp is not synced"),
+        max_timestamp_not_synced: Some(errorpb::MaxTimestampNotSynced {}),
+        ..Default::default()
+    }
+}
+
 /// The refusal of a call that names another cluster.
 pub(crate) fn cluster_mismatch(requested: u64, actual: u64) -> Refusal {
     let text = format!("cluster id mismatch: the request has {requested}, this is {actual}");
@@ -84,67 +158,16 @@ pub(crate) fn deadline_exceeded() -> errorpb::Error {
     }
 }
 
-/// A region error as clients understand it.
-pub(crate) fn region_error(error: &RegionError) -> errorpb::Error {
-    let mut out = errorpb::Error { message: error.to_string(), ..Default::default() };
-    match error {
-        RegionError::StoreNotMatch { requested, actual } => {
-            out.store_not_match = Some(errorpb::StoreNotMatch {
-                request_store_id: requested.0,
-                actual_store_id: actual.0,
-            });
-        }
-        RegionError::RegionNotFound(region) => {
-            out.region_not_found = Some(errorpb::RegionNotFound { region_id: region.0 });
-        }
-        RegionError::MismatchPeerId { requested, actual, .. } => {
-            out.mismatch_peer_id = Some(errorpb::MismatchPeerId {
-                request_peer_id: requested.0,
-                store_peer_id: actual.0,
-            });
-        }
-        RegionError::NotLeader { region, leader } => {
-            let leader = leader.as_ref().map(store::peer_to_proto);
-            out.not_leader = Some(errorpb::NotLeader { region_id: region.0, leader });
-        }
-        RegionError::StaleCommand(_) => out.stale_command = Some(errorpb::StaleCommand {}),
-        RegionError::EpochNotMatch { current } => {
-            let current_regions = current.iter().map(|r| store::region_to_proto(r)).collect();
-            out.epoch_not_match = Some(errorpb::EpochNotMatch { current_regions });
-        }
-        RegionError::KeyNotInRegion { key, region } => {
-            out.key_not_in_region = Some(errorpb::KeyNotInRegion {
-                key: key.clone(),
-                region_id: region.id.0,
-                start_key: region.range.start.clone(),
-                end_key: region.range.end.clone(),
-            });
-        }
-        RegionError::RaftEntryTooLarge { region, size } => {
-            out.raft_entry_too_large =
-                Some(errorpb::RaftEntryTooLarge { region_id: region.0, entry_size: *size });
-        }
-        RegionError::ServerIsBusy { reason } => {
-            let busy = errorpb::ServerIsBusy { reason: reason.clone(), ..Default::default() };
-            out.server_is_busy = Some(busy);
-        }
-        RegionError::DiskFull(store) => out.disk_full = Some(disk_full(*store, &out.message)),
-        RegionError::Undetermined => {
-            let message = out.message.clone();
-            out.undetermined_result = Some(errorpb::UndeterminedResult { message });
-        }
-    }
-    out
-}
-
-fn disk_full(store: StoreId, reason: &str) -> errorpb::DiskFull {
-    errorpb::DiskFull { store_id: vec![store.0], reason: reason.to_owned() }
-}
-
 /// A response that can say "no".
 pub(crate) trait Refusable: Sized {
     /// The response with this region error or, if there is none, with this text.
     fn refused(region_error: Option<errorpb::Error>, error: String) -> Self;
+
+    /// The response with this error about a key. Those without a place for it say it as a text.
+    fn refused_key(error: kvrpcpb::KeyError) -> Self {
+        let text = if error.abort.is_empty() { format!("{error:?}") } else { error.abort };
+        Self::refused(None, text)
+    }
 }
 
 /// The response that says `refusal`; the status if it is not for a response.
@@ -152,6 +175,7 @@ pub(crate) fn refuse<T: Refusable>(refusal: Refusal) -> Result<T, Status> {
     match refusal {
         Refusal::Call(status) => Err(status),
         Refusal::Region(error) => Ok(T::refused(Some(*error), String::new())),
+        Refusal::Key(error) => Ok(T::refused_key(*error)),
         Refusal::Text(error) => Ok(T::refused(None, error)),
     }
 }

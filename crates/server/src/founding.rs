@@ -140,7 +140,7 @@ impl Founding<'_> {
             }
             Action::AllocId => Ok(Event::Id(self.link.alloc_id(CALL_BUDGET).await?)),
             Action::Bootstrap(region) => {
-                let region = Some(store::region_to_proto(&region));
+                let region = Some(proto::region_to_proto(&region));
                 let (header, store) = (self.link.header(), Some(self.store.clone()));
                 let request = pdpb::BootstrapRequest { header, store, region };
                 match self.link.bootstrap(&request, CALL_BUDGET).await {
@@ -152,7 +152,7 @@ impl Founding<'_> {
             }
             Action::AskFirstRegion => {
                 let region = self.link.region_of_key(b"", CALL_BUDGET).await?.region;
-                let region = region.as_ref().map(store::region_from_proto);
+                let region = region.as_ref().map(proto::region_from_proto);
                 let unknown = || Event::CallFailed("placement has no first region".to_owned());
                 Ok(region.map_or_else(unknown, Event::PlacementRegion))
             }

@@ -6,22 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use base::{Cut, PeerId, Region, RegionId, codec};
+use base::{RegionId, codec};
 use bytes::Bytes;
-use proto::pdpb;
-use store::{RegionError, RegionView, RequestHeader, ShardInput, SplitRequest};
-use tokio::sync::oneshot;
+use store::RegionView;
 
 use crate::placement_link::{LinkError, PlacementLink};
-use crate::store_handle::reply_into;
+use crate::splitter::split_region;
 
 /// First bytes of the keys of raw and of transactional data.
 const MODES: [u8; 2] = [b'r', b'x'];
-
-/// How long the placement driver may take to answer.
-const CALL_BUDGET: Duration = Duration::from_secs(10);
 
 /// Cuts the regions led here at the borders of `keyspace`, where they are not cut there already.
 /// Returns the new regions.
@@ -44,7 +38,8 @@ pub(crate) async fn split_at_borders(
     }
     let mut new = Vec::new();
     for (view, keys) in cuts.into_values() {
-        new.extend(split(link, &view, keys).await?);
+        let parts = split_region(link, &view.region, view.peer, keys).await?;
+        new.extend(parts.iter().map(|part| part.id).filter(|id| *id != view.region.id));
     }
     Ok(new)
 }
@@ -57,47 +52,6 @@ fn borders(keyspace: u32) -> Vec<Bytes> {
         Bytes::from(codec::encode_bytes(&key))
     };
     MODES.iter().flat_map(|&mode| [border(mode, keyspace), border(mode, keyspace + 1)]).collect()
-}
-
-async fn split(
-    link: &PlacementLink,
-    view: &RegionView,
-    keys: Vec<Bytes>,
-) -> Result<Vec<RegionId>, LinkError> {
-    let cuts = ids(link, &view.region, keys).await?;
-    let new = cuts.iter().map(|cut| cut.region_id).collect();
-    let header = RequestHeader {
-        region_id: view.region.id,
-        peer: view.peer,
-        epoch: Some(view.region.epoch),
-        term: 0,
-    };
-    let (send, receive) = oneshot::channel();
-    let request = SplitRequest { header, cuts, reply: reply_into(send) };
-    link.host().store().request(ShardInput::Split(request));
-    receive.await.unwrap_or(Err(RegionError::Undetermined))?;
-    Ok(new)
-}
-
-/// Asks placement for the ids of the new regions and their peers.
-async fn ids(
-    link: &PlacementLink,
-    region: &Region,
-    keys: Vec<Bytes>,
-) -> Result<Vec<Cut>, LinkError> {
-    let request = pdpb::AskBatchSplitRequest {
-        header: link.header(),
-        region: Some(store::region_to_proto(region)),
-        split_count: u32::try_from(keys.len()).expect("a few borders"),
-        ..Default::default()
-    };
-    let ids = link.ask_batch_split(&request, CALL_BUDGET).await?;
-    assert_eq!(ids.len(), keys.len(), "placement gives one id for each new region");
-    let cut = |(key, id): (Bytes, pdpb::SplitId)| {
-        let peer_ids = id.new_peer_ids.into_iter().map(PeerId).collect();
-        Cut { key, region_id: RegionId(id.new_region_id), peer_ids }
-    };
-    Ok(keys.into_iter().zip(ids).map(cut).collect())
 }
 
 #[cfg(test)]

@@ -17,9 +17,11 @@ use tower::ServiceExt;
 use crate::config::Config;
 use crate::http;
 use crate::node::StartError;
-use crate::placement_host::PlacementHost;
-use crate::placement_link::LocalMembers;
+use crate::placement_host::EtcdDesk;
+use crate::placement_link::{LocalMembers, PlacementLink};
 use crate::services;
+use crate::services::Calls;
+use crate::services::etcd::{Etcd, Forwarder, Route};
 use crate::store_handle::StoreHandle;
 
 /// A connection must send its first request's head within this time.
@@ -40,27 +42,34 @@ const CALL_NAME_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Services {
     grpc: axum::Router,
+    forwarder: Forwarder,
     http: axum::Router,
     store: StoreHandle,
     connections: Arc<Semaphore>,
     streams_max: u32,
+    keep_alive: Duration,
     closed: watch::Receiver<bool>,
 }
 
 impl Services {
     pub(crate) fn new(
-        store: StoreHandle,
-        host: PlacementHost,
+        calls: &Calls,
+        link: &PlacementLink,
         members: LocalMembers,
+        desk: EtcdDesk,
         config: &Config,
         closed: watch::Receiver<bool>,
     ) -> Self {
+        let store = link.host().store().clone();
+        let etcd = Etcd::new(desk, members.clone(), closed.clone());
         Self {
-            grpc: services::router(&store, &host, &members, &closed),
-            http: http::router(&store, &host, &members, config),
+            grpc: services::router(calls, link, &etcd, &closed),
+            forwarder: Forwarder::new(link.host().clone(), members.clone()),
+            http: http::router(&store, link.host(), &members, config),
             store,
             connections: Arc::new(Semaphore::new(config.server.connections_max)),
             streams_max: config.server.streams_max,
+            keep_alive: config.server.grpc_keepalive_time.0,
             closed,
         }
     }
@@ -75,6 +84,11 @@ impl Services {
             return self.http.oneshot(request).await;
         }
         let call = request.uri().clone();
+        match self.forwarder.route(call.path(), request.headers()).await {
+            Route::Here => {}
+            Route::There(leader) => return Ok(self.forwarder.pass_on(leader, request).await),
+            Route::Nowhere(status) => return Ok(status.into_http()),
+        }
         let mut response = self.grpc.oneshot(request).await?;
         if response.headers().get(Status::GRPC_STATUS).is_some_and(|code| code == UNIMPLEMENTED) {
             response.headers_mut().insert(Status::GRPC_MESSAGE, unserved(&call));
@@ -148,6 +162,9 @@ async fn serve_connection(
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(services.streams_max)
+        // A machine that lost its power, or was cut off, says nothing by itself.
+        .keep_alive_interval(services.keep_alive)
+        .keep_alive_timeout(services.keep_alive)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
     let mut closed = services.closed.clone();

@@ -24,6 +24,8 @@ pub(crate) struct Metrics {
     keys_written: AtomicU64,
     raw_writes: AtomicU64,
     raw_reads: AtomicU64,
+    txn_commands: AtomicU64,
+    txn_reads: AtomicU64,
     read_index: AtomicU64,
     batch_messages: AtomicU64,
     connections: AtomicU64,
@@ -65,6 +67,16 @@ impl Metrics {
         add(&self.raw_reads, requests);
     }
 
+    /// So many commands of transactions were taken.
+    pub(crate) fn txn_commands(&self, requests: u64) {
+        add(&self.txn_commands, requests);
+    }
+
+    /// So many reads of transactions were taken.
+    pub(crate) fn txn_reads(&self, requests: u64) {
+        add(&self.txn_reads, requests);
+    }
+
     /// A read found no lease and went through the shard.
     pub(crate) fn read_index(&self) {
         add(&self.read_index, 1);
@@ -101,6 +113,8 @@ impl Metrics {
             ("apply_keys", "Keys written by the applier.", &self.keys_written),
             ("raw_write_requests", "Raw write requests taken.", &self.raw_writes),
             ("raw_read_requests", "Raw read requests answered.", &self.raw_reads),
+            ("txn_commands", "Commands of transactions taken.", &self.txn_commands),
+            ("txn_read_requests", "Reads of transactions taken.", &self.txn_reads),
             ("read_index_requests", "Reads that found no lease.", &self.read_index),
             ("batch_commands_messages", "Messages of BatchCommands streams.", &self.batch_messages),
             ("timestamps", "Timestamps handed out.", &self.timestamps),

@@ -10,19 +10,17 @@
 //! need the other stores to elect their leaders. Clients that come early are told who leads, or
 //! that nobody does.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ClusterId, RegionId, StoreId};
-use placement::{API_VERSION_LABEL, DEFAULT_KEYSPACE_ID, Settings};
+use placement::{API_VERSION_LABEL, DEFAULT_KEYSPACE_ID};
 use proto::{metapb, pdpb};
-use storage::engine::Engine;
-use store::{
-    Birth, LocalState, LogWriter, Recovered, RegionViews, Report, Shard, ShardConfig, ShardInput,
-    StoreIdent,
-};
-use tokio::sync::{mpsc, watch};
+use store::{Birth, LocalState, Recovered, RegionView, ShardInput};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use txn::ApiVersion;
 
@@ -31,22 +29,25 @@ use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::disk_watch::DiskWatch;
 use crate::founding::Founding;
+use crate::gc::{Poll, SweeperThread};
 use crate::keyspace_borders::split_at_borders;
 use crate::listener::{self, Services};
-use crate::metrics::Metrics;
-use crate::placement_host::PlacementHost;
-use crate::placement_link::{
-    AddressBook, KnownMembers, LinkError, LocalMembers, PlacementLink, Remote, members_in,
-};
+use crate::placement_host::EtcdDesk;
+use crate::placement_link::{KnownMembers, LinkError, PlacementLink};
 use crate::reporter::Reporter;
-use crate::runtime::{OnFatal, Parts, Peers, Threads};
-use crate::store_handle::{StoreHandle, StoreParts};
+use crate::runtime::Threads;
+use crate::safe_ts::SafeTs;
+use crate::services::Calls;
+use crate::services::txn::TxnService;
+use crate::store_handle::StoreHandle;
 
+mod core;
 mod disk;
 mod start_error;
 
-use disk::{Disk, Opened};
-pub use start_error::StartError;
+use self::core::Core;
+use self::disk::Disk;
+pub use self::start_error::StartError;
 
 /// The line of TiKV that this node is compatible with: what clients that look at a store's version
 /// go by.
@@ -59,8 +60,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_millis(300);
 /// then even so: these nodes may be down.
 const LEADERS_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often a node that starts looks at its regions.
+/// A node that stops waits so long for others to lead what it led, ...
+const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// ... and not longer than this for the next of them: the others may be down.
+const HAND_OVER_STALL: Duration = Duration::from_millis(1_200);
+
+/// How often a node that starts or stops looks at its regions.
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// A region in which nothing happened for so many ticks goes to sleep.
+const SLEEP_TICKS: u32 = 20;
 
 /// One try to ask placement for a region.
 const ASK_BUDGET: Duration = Duration::from_secs(1);
@@ -69,8 +79,10 @@ const ASK_BUDGET: Duration = Duration::from_secs(1);
 /// process.
 pub struct Node {
     address: SocketAddr,
+    calls: Calls,
     store: StoreHandle,
     threads: Threads,
+    sweeper: SweeperThread,
     tasks: JoinSet<()>,
     closing: watch::Sender<bool>,
     fatal: watch::Receiver<Option<String>>,
@@ -84,59 +96,70 @@ impl Node {
     /// get one soon).
     pub async fn open(config: Config) -> Result<Self, StartError> {
         config.check()?;
-        let clock = Clock::start();
         let listener = listener::bind(config.listen).await?;
-        let (address, advertise) = addresses(&config, &listener)?;
         let folder = DataFolder::open(&config.data_dir)?;
+        Box::pin(Self::assemble(config, Some(listener), folder)).await
+    }
+
+    /// The same without a port: only this process can call it, by its [`Calls`]. It is alone in
+    /// its cluster. With `in_memory` nothing is written to a disk, and the folder of the
+    /// configuration is not looked at.
+    pub async fn embed(config: Config, in_memory: bool) -> Result<Self, StartError> {
+        config.check()?;
+        let folder = match in_memory {
+            true => DataFolder::in_memory(),
+            false => DataFolder::open(&config.data_dir)?,
+        };
+        Box::pin(Self::assemble(config, None, folder)).await
+    }
+
+    async fn assemble(
+        config: Config,
+        listener: Option<TcpListener>,
+        folder: DataFolder,
+    ) -> Result<Self, StartError> {
+        let clock = Clock::start();
+        let (address, advertise) = addresses(&config, listener.as_ref())?;
         let disk = Disk::open(&config, &folder, &clock)?;
         let (ident, joins) = disk.identity(&config, &clock, address, &advertise).await?;
-        let Opened { engine, log, recovered, snapshots } = disk.recover(&folder, &ident)?;
+        let opened =
+            (disk.recover(&folder, &ident)?, KnownMembers::open(folder.members(), &config.join));
+        let core = Core::start(&config, clock, &ident, opened, &advertise)?;
 
-        let metrics = Arc::new(Metrics::default());
-        let views = Arc::new(RegionViews::new(ident.store_id));
-        let known = KnownMembers::open(folder.members(), &config.join);
-        let remote = remote(&ident, &engine, &views, &known, &advertise);
-        let (on_fatal, fatal) = fatal_channel();
-        let (report_sender, reports) = mpsc::unbounded_channel();
-        let threads = Threads::start(Parts {
-            shard: Shard::new(shard_config(&config, &clock), log.reader(), views.clone()),
-            log_writer: LogWriter::new(log),
-            engine: engine.clone(),
-            snapshots: snapshots.clone(),
-            peers: peers(&ident, &engine, &views, &remote),
-            clock,
-            metrics: metrics.clone(),
-            on_report: Box::new(move |report: Report| drop(report_sender.send(report))),
-            on_fatal: on_fatal.clone(),
-        })
-        .map_err(StartError::Threads)?;
-
-        let api_version = config.storage.api_version.version();
-        let members = LocalMembers::new(&engine, &views, &remote, &advertise);
-        let store = StoreHandle::new(StoreParts {
-            cluster_id: ident.cluster_id,
-            api_version,
-            engine,
-            views,
-            mailbox: threads.mailbox().clone(),
-            snapshots,
-            clock,
-            metrics,
-        });
-        let host = PlacementHost::new(store.clone(), settings(&config));
-        let link = PlacementLink::new(host.clone(), remote);
-        let record = store_record(&ident, &advertise, api_version, &folder, clock.unix_seconds());
+        let Core { store, threads, sweeper, link, members, known, .. } = core;
+        let record = store_record(&store, &advertise, &folder, clock.unix_seconds());
         let disk_watch = disk_watch(&config, &folder);
         let (closing, closed) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let reporter = Reporter::new(&link, &members, known, &record, &disk_watch);
-        let accepted = reporter.start(&mut tasks, reports, move |text| on_fatal(text));
-        tasks.spawn(host.clone().schedule());
+        let on_fatal = core.on_fatal;
+        let accepted = reporter.start(&mut tasks, core.reports, move |text| on_fatal(text));
+        tasks.spawn(link.host().clone().schedule());
+        let txn = TxnService::new(store.clone(), link.clone(), core.resolver.clone());
+        txn.start(&mut tasks, core.leading);
+        let etcd = EtcdDesk::open(link.host().clone(), &mut tasks);
+        let interval = config.raft.safe_ts_interval.0;
+        tasks.spawn(SafeTs::new(link.clone(), txn.clone(), core.resolver, interval).run());
+        let (gc, interval) = (store.gc().clone(), config.gc.poll_interval.0);
+        tasks.spawn(Poll { link: link.clone(), gc, interval }.run());
         tasks.spawn(disk_watch.run(threads.mailbox().clone()));
-        let services = Services::new(store.clone(), host, members, &config, closed);
-        let mut node = Self { address, store, threads, tasks, closing, fatal, _folder: folder };
+        let calls = Calls::new(&store, &link, &txn, &members, &closed);
+        let services = Services::new(&calls, &link, members, etcd, &config, closed);
+        let serving = listener.map(|listener| listener::serve(listener, services));
+        let fatal = core.fatal;
+        let mut node = Self {
+            address,
+            calls,
+            store,
+            threads,
+            sweeper,
+            tasks,
+            closing,
+            fatal,
+            _folder: folder,
+        };
         let start = Start { link, record, joins, accepted, timeout: join_timeout(&config) };
-        if let Err(error) = node.begin(start, listener, services, &recovered).await {
+        if let Err(error) = node.begin(start, serving, &core.recovered).await {
             node.stop().await;
             return Err(error);
         }
@@ -147,15 +170,16 @@ impl Node {
     async fn begin(
         &mut self,
         start: Start,
-        listener: tokio::net::TcpListener,
-        services: Services,
+        serving: Option<impl Future<Output = ()> + Send + 'static>,
         recovered: &Recovered,
     ) -> Result<(), StartError> {
         for birth in recovered.births.clone() {
             let told = self.threads.mailbox().tell(ShardInput::Create(birth));
             told.map_err(|_| StartError::Stopped)?;
         }
-        self.tasks.spawn(listener::serve(listener, services));
+        if let Some(serving) = serving {
+            self.tasks.spawn(serving);
+        }
         let mut fatal = self.fatal.clone();
         tokio::select! {
             result = start.run(&self.threads, recovered) => result,
@@ -163,7 +187,12 @@ impl Node {
         }
     }
 
-    /// Where it serves.
+    /// Its calls, for this process. They fail once the node is stopped.
+    pub fn calls(&self) -> Calls {
+        self.calls.clone()
+    }
+
+    /// Where it serves; port 0 if it does not.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -187,9 +216,16 @@ impl Node {
         }
     }
 
+    /// Hands over what is led here, then [halts](Self::halt).
+    pub async fn stop(self) {
+        self.hand_over().await;
+        self.halt().await;
+    }
+
     /// Takes no more calls, gives those in progress a moment, writes and applies what was taken,
     /// syncs.
-    pub async fn stop(mut self) {
+    pub async fn halt(mut self) {
+        drop(self.calls);
         self.closing.send_replace(true);
         let drain = async {
             while self.closing.receiver_count() > 0 {
@@ -200,8 +236,10 @@ impl Node {
             tracing::info!("calls still in progress are cut off");
         }
         self.tasks.shutdown().await;
-        let (threads, engine) = (self.threads, self.store.engine().clone());
+        let (threads, sweeper) = (self.threads, self.sweeper);
+        let engine = self.store.engine().clone();
         let ended = tokio::task::spawn_blocking(move || {
+            sweeper.stop();
             threads.stop();
             engine.sync()
         });
@@ -215,46 +253,67 @@ impl Node {
     }
 }
 
-/// The first failure counts.
-fn stop_on(fatal: &watch::Sender<Option<String>>, text: String) {
-    tracing::error!("{text}");
-    fatal.send_if_modified(|first| {
-        let new = first.is_none();
-        first.get_or_insert(text);
-        new
-    });
+impl Node {
+    /// Regions that are led here and could be led elsewhere find new leaders while this node still
+    /// answers, so that its end is no election timeout for anybody. Ends when none is left, when
+    /// nothing changes any more, or after a time.
+    async fn hand_over(&self) {
+        let shared = |view: &&Arc<RegionView>| {
+            let votes = |peer: &&base::Peer| peer.role != base::PeerRole::Learner;
+            view.region.peers.iter().filter(votes).count() > 1
+        };
+        let views = self.store.views().all();
+        let led = views.iter().filter(shared).filter(|view| view.is_leader());
+        let led: BTreeSet<RegionId> = led.map(|view| view.region.id).collect();
+        // Whoever was asked to lead is not elected yet; it may come back, too.
+        let is_left = |view: &&Arc<RegionView>| {
+            view.is_leader() || view.leader.is_none() && led.contains(&view.region.id)
+        };
+        let count = || self.store.views().all().iter().filter(shared).filter(is_left).count();
+        let (before, started) = (led.len(), std::time::Instant::now());
+        if before == 0 || self.fatal.borrow().is_some() {
+            return;
+        }
+        if self.threads.mailbox().tell(ShardInput::HandOver).is_err() {
+            return;
+        }
+        let (mut left, mut changed) = (before, started);
+        while left > 0
+            && started.elapsed() < HAND_OVER_TIMEOUT
+            && changed.elapsed() < HAND_OVER_STALL
+        {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+            let now = count();
+            if now != left {
+                (left, changed) = (now, std::time::Instant::now());
+            }
+        }
+        let took_ms = started.elapsed().as_millis() as u64;
+        tracing::info!(
+            regions = before - left.min(before),
+            left,
+            took_ms,
+            "leaderships handed over"
+        );
+    }
 }
 
 fn listen_error(address: SocketAddr, cause: std::io::Error) -> StartError {
     StartError::Listen { address, cause }
 }
 
-fn shard_config(config: &Config, clock: &Clock) -> ShardConfig {
-    let raft = &config.raft;
-    ShardConfig {
-        tick: Duration::from_millis(u64::from(raft.tick_ms)),
-        election_ticks: raft.election_ticks,
-        heartbeat_ticks: raft.heartbeat_ticks,
-        log_entries_max: raft.log_entries_max,
-        log_bytes_max: raft.log_mib_max << 20,
-        seed: clock.wall_ms(),
-        ..ShardConfig::default()
-    }
-}
-
 fn store_record(
-    ident: &StoreIdent,
+    store: &StoreHandle,
     advertise: &str,
-    api_version: ApiVersion,
     folder: &DataFolder,
     unix_seconds: u64,
 ) -> metapb::Store {
     let label = metapb::StoreLabel {
         key: API_VERSION_LABEL.to_owned(),
-        value: api_version.name().to_owned(),
+        value: store.api_version().name().to_owned(),
     };
     metapb::Store {
-        id: ident.store_id.0,
+        id: store.store_id().0,
         address: advertise.to_owned(),
         status_address: advertise.to_owned(),
         peer_address: advertise.to_owned(),
@@ -271,51 +330,16 @@ fn store_record(
 /// Where the node listens, and where it is reached.
 fn addresses(
     config: &Config,
-    listener: &tokio::net::TcpListener,
+    listener: Option<&TcpListener>,
 ) -> Result<(SocketAddr, String), StartError> {
-    let address = listener.local_addr().map_err(|cause| listen_error(config.listen, cause))?;
+    let address = match listener {
+        Some(listener) => {
+            listener.local_addr().map_err(|cause| listen_error(config.listen, cause))?
+        }
+        None => SocketAddr::from(([127, 0, 0, 1], 0)),
+    };
     let advertise = config.advertise.clone().unwrap_or_else(|| address.to_string());
     Ok((address, advertise))
-}
-
-fn fatal_channel() -> (OnFatal, watch::Receiver<Option<String>>) {
-    let (sender, fatal) = watch::channel(None);
-    (Arc::new(move |text| stop_on(&sender, text)), fatal)
-}
-
-fn peers(
-    ident: &StoreIdent,
-    engine: &Arc<dyn Engine>,
-    views: &Arc<RegionViews>,
-    remote: &Remote,
-) -> Peers {
-    let addresses = AddressBook::new(engine.clone(), views.clone(), remote.clone());
-    let resolver = addresses.resolver();
-    Peers { cluster_id: ident.cluster_id, store_id: ident.store_id, resolver }
-}
-
-/// The way to the placement driver elsewhere.
-fn remote(
-    ident: &StoreIdent,
-    engine: &Arc<dyn Engine>,
-    views: &Arc<RegionViews>,
-    known: &KnownMembers,
-    advertise: &str,
-) -> Remote {
-    let (engine, views, known) = (engine.clone(), views.clone(), known.clone());
-    let advertise = advertise.to_owned();
-    let addresses = move || {
-        let mut addresses = members_in(&*engine, &views);
-        addresses.extend(known.addresses());
-        let mut seen = std::collections::BTreeSet::from([advertise.clone()]);
-        addresses.retain(|address| seen.insert(address.clone()));
-        addresses
-    };
-    Remote::new(ident.cluster_id, Box::new(addresses))
-}
-
-fn settings(config: &Config) -> Settings {
-    Settings { max_store_down: Duration::from_secs(config.placement.max_store_down_s.into()) }
 }
 
 fn join_timeout(config: &Config) -> Duration {
@@ -323,6 +347,9 @@ fn join_timeout(config: &Config) -> Duration {
 }
 
 fn disk_watch(config: &Config, folder: &DataFolder) -> DiskWatch {
+    if folder.is_in_memory() {
+        return DiskWatch::of_memory();
+    }
     let least = 2 * (u64::from(config.storage.write_buffer_mib) << 20);
     let reserve = u64::from(config.storage.reserve_mib) << 20;
     DiskWatch::new(folder.path().to_owned(), reserve, least)

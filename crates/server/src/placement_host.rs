@@ -11,7 +11,8 @@
 //! Writes take turns, so that a plan always sees what the one before it wrote. Nothing is answered
 //! that is not applied. Raft itself checks the leadership: a plan made in one term cannot be
 //! written in another. Timestamps alone come from memory, so they are given out under the lease of
-//! the system region: no other leader has given out larger ones before.
+//! the system region, or when the group was asked after they were taken: no other leader has given
+//! out larger ones before.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,10 @@ use storage::keys;
 use store::{Proposal, ReadRequest, RegionError, RegionReport, RequestHeader, ShardInput, Writes};
 use tokio::sync::{oneshot, watch};
 
+mod etcd;
 mod orders;
+
+pub(crate) use etcd::{DeskError, EtcdDesk};
 
 use crate::clock::Clock;
 use crate::store_handle::{StoreHandle, reply_into};
@@ -123,6 +127,11 @@ impl PlacementHost {
         self.0.reported.send_replace(());
     }
 
+    /// There is something to look at beside reports.
+    pub(crate) fn look_soon(&self) {
+        self.0.reported.send_replace(());
+    }
+
     /// Answers from memory.
     pub(crate) fn read<R>(&self, f: impl FnOnce(&Placement) -> R) -> Result<R, NotPlacementLeader> {
         self.led().as_ref().map(|led| f(&led.placement)).ok_or(NotPlacementLeader)
@@ -161,11 +170,13 @@ impl PlacementHost {
     pub(crate) async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
         loop {
             let wall_ms = self.wall_ms();
-            match self.update(|placement| placement.timestamps(wall_ms, count))? {
-                // Looked at after they were taken: then they were taken under the lease. Those that
-                // were not are given to nobody.
-                Ok(_) if !self.has_lease() => self.confirm().await?,
+            let (term, taken) = self.take_timestamps(wall_ms, count)?;
+            match taken {
+                // Made sure of after they were taken: whoever leads now in that term led then. Not
+                // by waiting for a lease, which there may be none of for long: while the members of
+                // the group change.
                 Ok(timestamp) => {
+                    self.confirm_term(term).await?;
                     self.0.store.metrics().timestamps(u64::from(count));
                     return Ok(timestamp);
                 }
@@ -179,9 +190,19 @@ impl PlacementHost {
         }
     }
 
-    fn has_lease(&self) -> bool {
+    fn take_timestamps(
+        &self,
+        wall_ms: u64,
+        count: u32,
+    ) -> Result<(Term, Result<TimeStamp, TsoWait>), NotPlacementLeader> {
+        let mut led = self.led();
+        let led = led.as_mut().ok_or(NotPlacementLeader)?;
+        Ok((led.term, led.placement.timestamps(wall_ms, count)))
+    }
+
+    fn has_lease_in(&self, term: Term) -> bool {
         let view = self.0.store.views().get(RegionId::SYSTEM);
-        view.is_some_and(|view| view.has_lease(self.now()))
+        view.is_some_and(|view| view.term == term && view.has_lease(self.now()))
     }
 
     /// Asks the group whether this node leads it still, which renews the lease.
@@ -189,7 +210,8 @@ impl PlacementHost {
         let header = self.led().as_ref().map(|led| led.header).ok_or(NotPlacementLeader)?;
         let (send, receive) = oneshot::channel();
         let reply = reply_into(send);
-        self.0.store.request(ShardInput::ReadIndex(ReadRequest { header, reply }));
+        let request = ReadRequest { header, any_replica: false, reply };
+        self.0.store.request(ShardInput::ReadIndex(request));
         Ok(receive.await.unwrap_or(Err(RegionError::Undetermined))?)
     }
 
@@ -241,12 +263,9 @@ impl PlacementHost {
         let rows = rows(&**self.0.store.engine(), &KeyRange::all())?;
         let mut placement = Placement::load(self.cluster_id(), rows, self.now(), self.wall_ms())?;
         placement.configure(self.0.settings);
-        let header = RequestHeader {
-            region_id: report.region.id,
-            peer: report.leader,
-            epoch: Some(report.region.epoch),
-            term: report.term,
-        };
+        let RegionReport { region, leader, term, .. } = report;
+        let header =
+            RequestHeader { term: *term, ..RequestHeader::new(region.id, *leader, region.epoch) };
         *led = Some(Led { placement, term: report.term, header });
         drop(led);
         tracing::info!(term = report.term, "the placement driver runs here");

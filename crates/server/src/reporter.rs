@@ -5,6 +5,7 @@
 //! ```text
 //!   store thread ── Report ──> pass_on ─> PlacementHost: lead, step down
 //!                                │
+//!                                ├─────> ask_about: a region whose log lies here without a replica
 //!                                └─────> Regions ──┬─ it runs here: PlacementHost, orders
 //!                                                  └─ elsewhere: a RegionHeartbeat stream, orders
 //!                                           orders ──> ShardInput::ChangePeers, TransferLeader
@@ -19,13 +20,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base::RegionId;
+use base::{RegionId, StoreId};
 use placement::{Order, Step};
 use proto::{metapb, pdpb};
-use storage::engine::Cf;
-use storage::keys;
 use store::{
-    ChangePeersRequest, RegionError, RegionReport, Report, RequestHeader, ShardInput,
+    ChangePeersRequest, MergeRequest, RegionError, RegionReport, Report, RequestHeader, ShardInput,
     TransferRequest,
 };
 use tokio::sync::{Notify, mpsc, watch};
@@ -33,9 +32,13 @@ use tokio::task::JoinSet;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
+mod flow;
+
+use self::flow::Untold;
 use crate::disk_watch::DiskWatch;
 use crate::placement_host::HostError;
 use crate::placement_link::{KnownMembers, LinkError, LocalMembers, PlacementLink};
+use crate::splitter::{Splitter, halve_region, split_region};
 use crate::store_handle::reply_into;
 
 /// Time between two heartbeats of the store.
@@ -88,12 +91,29 @@ impl Reporter {
         let (accepted, accepts) = watch::channel(false);
         let (sender, regions) = mpsc::unbounded_channel();
         let (again, hurry) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-        tasks.spawn(pass_on(self.link.clone(), reports, sender, on_fatal));
-        tasks.spawn(Stores::new(self.clone(), again.clone(), hurry.clone()).run(accepted));
+        let splitter = Splitter::start(self.link.clone(), tasks);
+        tasks.spawn(pass_on(self.link.clone(), reports, sender, splitter, on_fatal));
+        let untold = Untold::default();
+        let signals = (again.clone(), hurry.clone());
+        tasks.spawn(Stores::new(self.clone(), untold.clone(), signals).run(accepted));
         let led = BTreeMap::new();
-        tasks.spawn(Regions { link: self.link, regions, led, again, hurry }.run());
+        tasks.spawn(Regions { link: self.link, regions, led, untold, again, hurry }.run());
         accepts
     }
+}
+
+/// Tells the store what placement knows of a region. If nobody says, the store asks again.
+async fn ask_about(link: PlacementLink, region: RegionId) {
+    let Ok(known) = link.region(region, HEARTBEAT_BUDGET).await else { return };
+    let input = match known.region {
+        Some(known) => ShardInput::OrphanKnown(proto::region_from_proto(&known)),
+        None => {
+            let Ok(stores) = link.stores(HEARTBEAT_BUDGET).await else { return };
+            let stores = stores.iter().map(|store| StoreId(store.id)).collect();
+            ShardInput::OrphanUnknown(region, stores)
+        }
+    };
+    link.host().store().inbox().tell(input);
 }
 
 /// Passes reports on, and tells the placement driver's home what concerns it.
@@ -101,9 +121,23 @@ async fn pass_on(
     link: PlacementLink,
     mut reports: mpsc::UnboundedReceiver<Report>,
     regions: mpsc::UnboundedSender<Report>,
+    splitter: Splitter,
     on_fatal: impl Fn(String),
 ) {
+    let mut asking = JoinSet::new();
     while let Some(report) = reports.recv().await {
+        match report {
+            Report::WantsSplit(wanted) => {
+                splitter.want(wanted);
+                continue;
+            }
+            Report::Orphan(region) => {
+                while asking.try_join_next().is_some() {}
+                asking.spawn(ask_about(link.clone(), region));
+                continue;
+            }
+            Report::Leads(_) | Report::Lost(_) => {}
+        }
         let taken: Result<(), HostError> = match &report {
             Report::Leads(report) if report.region.id.is_system() => link.host().lead(report),
             Report::Lost(region) if region.is_system() => {
@@ -125,6 +159,9 @@ async fn pass_on(
 struct Stores {
     reporter: Reporter,
     started_unix_seconds: u64,
+    /// When the last heartbeat was taken.
+    told_unix_seconds: u64,
+    untold: Untold,
     /// Told when a placement driver has taken a heartbeat after one that was not taken.
     again: Arc<Notify>,
     /// Tells that another placement driver has begun.
@@ -132,12 +169,13 @@ struct Stores {
 }
 
 impl Stores {
-    fn new(reporter: Reporter, again: Arc<Notify>, hurry: Arc<Notify>) -> Self {
+    fn new(reporter: Reporter, untold: Untold, (again, hurry): (Arc<Notify>, Arc<Notify>)) -> Self {
         let started_unix_seconds = reporter.link.host().wall_ms() / 1000;
-        Self { reporter, started_unix_seconds, again, hurry }
+        let told_unix_seconds = started_unix_seconds;
+        Self { reporter, started_unix_seconds, told_unix_seconds, untold, again, hurry }
     }
 
-    async fn run(self, accepted: watch::Sender<bool>) {
+    async fn run(mut self, accepted: watch::Sender<bool>) {
         let mut was_taken = false;
         loop {
             let taken = self.heartbeat().await;
@@ -156,11 +194,12 @@ impl Stores {
     }
 
     /// Returns whether it was taken.
-    async fn heartbeat(&self) -> bool {
+    async fn heartbeat(&mut self) -> bool {
         let Reporter { link, store, disk, .. } = &self.reporter;
         let (capacity, available) = disk.space();
         let handle = link.host().store();
-        let stats = pdpb::StoreStats {
+        let (flow, now) = (self.untold.so_far(), link.host().wall_ms() / 1000);
+        let mut stats = pdpb::StoreStats {
             store_id: store.id,
             capacity,
             available,
@@ -169,11 +208,16 @@ impl Stores {
             start_time: u32::try_from(self.started_unix_seconds).unwrap_or(u32::MAX),
             ..Default::default()
         };
+        flow.tell(&mut stats, self.told_unix_seconds, now);
         let header = link.header();
         let request =
             pdpb::StoreHeartbeatRequest { header, stats: Some(stats), ..Default::default() };
         match link.store_heartbeat(&request, HEARTBEAT_BUDGET).await {
-            Ok(()) => true,
+            Ok(()) => {
+                self.untold.told(flow);
+                self.told_unix_seconds = now;
+                true
+            }
             Err(error @ LinkError::Unavailable { .. }) => {
                 tracing::debug!(%error, "heartbeat not delivered");
                 false
@@ -192,6 +236,8 @@ struct Regions {
     regions: mpsc::UnboundedReceiver<Report>,
     /// The latest report of each region led here.
     led: BTreeMap<RegionId, RegionReport>,
+    /// Told what was read and written.
+    untold: Untold,
     again: Arc<Notify>,
     hurry: Arc<Notify>,
 }
@@ -289,6 +335,7 @@ impl Regions {
     fn take(&mut self, report: Report) -> Option<RegionReport> {
         match report {
             Report::Leads(report) => {
+                self.untold.count(&report);
                 self.led.insert(report.region.id, report.clone());
                 Some(report)
             }
@@ -296,6 +343,7 @@ impl Regions {
                 self.led.remove(&region);
                 None
             }
+            Report::WantsSplit(_) | Report::Orphan(_) => None,
         }
     }
 
@@ -343,27 +391,23 @@ impl Regions {
     }
 
     fn heartbeat(&self, report: &RegionReport) -> pdpb::RegionHeartbeatRequest {
-        let (start, end) = keys::data_range(report.region.id, &report.region.range);
-        let range = base::KeyRange::new(start, end);
-        let engine = self.link.host().store().engine();
-        let size = engine.approximate_size(Cf::Default, &range).unwrap_or_else(|error| {
-            tracing::warn!(region = %report.region.id, %error, "size unknown");
-            0
-        });
-        let peer = |id| report.region.peer(id).map(store::peer_to_proto);
+        let peer = |id| report.region.peer(id).map(proto::peer_to_proto);
         let down = report.down.iter().filter_map(|(id, down_seconds)| {
             Some(pdpb::PeerStats { peer: Some(peer(*id)?), down_seconds: *down_seconds })
         });
         pdpb::RegionHeartbeatRequest {
             header: self.link.header(),
-            region: Some(store::region_to_proto(&report.region)),
-            leader: Some(store::peer_to_proto(&report.leader)),
+            region: Some(proto::region_to_proto(&report.region)),
+            leader: Some(proto::peer_to_proto(&report.leader)),
             down_peers: down.collect(),
             pending_peers: report.pending.iter().filter_map(|id| peer(*id)).collect(),
             term: report.term,
             bytes_written: report.written_bytes,
             keys_written: report.written_keys,
-            approximate_size: size,
+            bytes_read: report.read_bytes,
+            keys_read: report.read_keys,
+            approximate_size: report.approximate_bytes,
+            approximate_keys: report.approximate_keys,
             ..Default::default()
         }
     }
@@ -373,7 +417,7 @@ impl Regions {
     fn obey(&self, order: Order) {
         let Order { region_id, epoch, leader, step } = order;
         tracing::info!(region = %region_id, ?step, "ordered");
-        let header = RequestHeader { region_id, peer: leader, epoch: Some(epoch), term: 0 };
+        let header = RequestHeader::new(region_id, leader, epoch);
         let (send, receive) = tokio::sync::oneshot::channel();
         let reply = reply_into(send);
         let input = match step {
@@ -383,6 +427,11 @@ impl Regions {
             Step::TransferLeader(to) => {
                 ShardInput::TransferLeader(TransferRequest { header, to: to.id, reply })
             }
+            Step::Merge(target) => ShardInput::Merge(MergeRequest { header, target, reply }),
+            Step::Split(keys) => {
+                tokio::spawn(cut_at(self.link.clone(), header, keys));
+                return;
+            }
         };
         self.link.host().store().request(input);
         tokio::spawn(async move {
@@ -390,6 +439,23 @@ impl Regions {
                 tracing::debug!(region = %region_id, %error, "order refused");
             }
         });
+    }
+}
+
+/// Cuts a region as it was ordered.
+async fn cut_at(link: PlacementLink, header: RequestHeader, keys: Vec<bytes::Bytes>) {
+    let region = header.region_id;
+    let Some(view) = link.host().store().views().get(region) else { return };
+    if header.epoch != Some(view.region.epoch) || !view.is_leader() {
+        tracing::debug!(%region, "an order to split that does not fit");
+        return;
+    }
+    let split = match keys.is_empty() {
+        true => halve_region(&link, &view.region, view.peer).await,
+        false => split_region(&link, &view.region, view.peer, keys).await,
+    };
+    if let Err(error) = split {
+        tracing::debug!(%region, %error, "order refused");
     }
 }
 

@@ -27,17 +27,21 @@ use base::{ClusterId, StoreId};
 use crossbeam_channel::{Receiver, Sender};
 use storage::engine::Engine;
 use storage::log::Preparer;
-use store::snapshot::SnapshotFolder;
-use store::{Applied, Applier, ApplyInput, Job, LogWriter, RaftMessage, Report, Shard, ShardInput};
+use store::snapshot::{BUILDS_MAX, SnapshotFolder};
+use store::{
+    Applied, Applier, ApplyInput, Job, LeaderEvent, LogWriter, RaftMessage, Report, Shard,
+    ShardInput,
+};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::clock::Clock;
+use crate::gc::Gc;
 use crate::metrics::Metrics;
 use crate::transport::{Inbox, QueueLimits, Resolver, SnapshotLimits, Transport, TransportParts};
 use apply_thread::ApplyThread;
 use disk_thread::{DiskJob, DiskThread};
-use job_threads::{BUILD_THREADS, JobQueues, JobThread};
+use job_threads::{JobQueues, JobThread};
 
 mod apply_thread;
 mod disk_thread;
@@ -52,6 +56,10 @@ pub(crate) type OnFatal = Arc<dyn Fn(String) + Send + Sync>;
 
 /// What a store tells the placement driver.
 pub(crate) type OnReport = Box<dyn Fn(Report) + Send>;
+
+/// What a store tells whoever keeps something in memory for regions that are led here. Called on
+/// the store thread: it must be quick and must not block.
+pub(crate) type OnLeading = Box<dyn Fn(LeaderEvent) + Send>;
 
 enum StoreInput {
     Shard(ShardInput),
@@ -136,10 +144,12 @@ pub(crate) struct Parts {
     pub(crate) engine: Arc<dyn Engine>,
     /// Opened after recovery: it must know which received snapshots are still to be installed.
     pub(crate) snapshots: SnapshotFolder,
+    pub(crate) gc: Gc,
     pub(crate) peers: Peers,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) on_report: OnReport,
+    pub(crate) on_leading: OnLeading,
     pub(crate) on_fatal: OnFatal,
 }
 
@@ -157,6 +167,7 @@ pub(crate) struct Peers {
 struct JobInboxes {
     disk: Receiver<DiskJob>,
     build: Receiver<Job>,
+    check: Receiver<Job>,
     range: Receiver<Job>,
 }
 
@@ -171,7 +182,7 @@ impl Threads {
         let (inputs, store_inbox) = crossbeam_channel::unbounded();
         let (apply, apply_inbox) = crossbeam_channel::unbounded();
         let (applied, applied_inbox) = crossbeam_channel::unbounded();
-        let (jobs, job_inboxes) = job_queues();
+        let (jobs, job_inboxes) = job_queues(parts.gc.clone());
         let mailbox = Mailbox { inputs: inputs.clone(), clients: Arc::default() };
         let awaited = Arc::new(AtomicBool::new(false));
         let notices = AppliedNotices { sender: applied, awaited: awaited.clone(), store: inputs };
@@ -182,7 +193,8 @@ impl Threads {
         let others = Others { parts: &parts, mailbox: &mailbox, stopping: &stopping };
         let disk_thread = others.disk(job_inboxes.disk, preparer.clone(), &segment_asked);
         let apply_thread = others.apply(apply_inbox, notices, jobs.clone());
-        let mut running = others.start_job_threads(job_inboxes.build, job_inboxes.range)?;
+        let mut running =
+            others.start_job_threads(job_inboxes.build, job_inboxes.check, job_inboxes.range)?;
         let transport = others.transport();
         let store_thread = store_thread::StoreThread {
             preparer,
@@ -199,6 +211,7 @@ impl Threads {
             transport,
             segment_asked,
             on_report: parts.on_report,
+            on_leading: parts.on_leading,
             on_fatal: parts.on_fatal,
         };
         running.push(spawn("apply", move || apply_thread.run())?);
@@ -270,19 +283,22 @@ impl Others<'_> {
     fn start_job_threads(
         &self,
         build: Receiver<Job>,
+        check: Receiver<Job>,
         range: Receiver<Job>,
     ) -> std::io::Result<Vec<JoinHandle<()>>> {
         let thread = |inbox| JobThread {
             engine: self.parts.engine.clone(),
             snapshots: self.parts.snapshots.clone(),
+            gc: self.parts.gc.clone(),
             inbox,
             store: self.mailbox.clone(),
             stopping: self.stopping.clone(),
             on_fatal: self.parts.on_fatal.clone(),
         };
-        let (build, range) = (thread(build), thread(range));
+        let (build, check, range) = (thread(build), thread(check), thread(range));
         let mut running = vec![spawn("range", move || range.run())?];
-        for number in 0..BUILD_THREADS {
+        running.push(spawn("check", move || check.run())?);
+        for number in 0..BUILDS_MAX {
             let thread = build.clone();
             running.push(spawn(&format!("build-{number}"), move || thread.run())?);
         }
@@ -305,12 +321,14 @@ impl Others<'_> {
     }
 }
 
-fn job_queues() -> (JobQueues, JobInboxes) {
+fn job_queues(gc: Gc) -> (JobQueues, JobInboxes) {
     let (disk, disk_inbox) = crossbeam_channel::unbounded();
     let (build, build_inbox) = crossbeam_channel::unbounded();
+    let (check, check_inbox) = crossbeam_channel::unbounded();
     let (range, range_inbox) = crossbeam_channel::unbounded();
-    let inboxes = JobInboxes { disk: disk_inbox, build: build_inbox, range: range_inbox };
-    (JobQueues { disk, build, range }, inboxes)
+    let inboxes =
+        JobInboxes { disk: disk_inbox, build: build_inbox, check: check_inbox, range: range_inbox };
+    (JobQueues { disk, build, check, range, gc }, inboxes)
 }
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {

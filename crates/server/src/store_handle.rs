@@ -6,24 +6,33 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{ClusterId, Region, StoreId};
+use base::{ClusterId, Region, RegionId, StoreId};
 use bytes::Bytes;
 use storage::engine::{Cached, Cf, Engine, EngineError, Snapshot};
 use storage::keys;
 use store::snapshot::SnapshotFolder;
 use store::{
-    Proposal, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader,
-    ShardInput, WriteResult, Writes,
+    Proposal, ReadFrom, ReadPermit, ReadRefusal, ReadRequest, RegionError, RegionView, RegionViews,
+    ReplyTo, RequestHeader, ShardInput, WriteResult, Writes,
 };
 use tokio::sync::oneshot;
 use txn::ApiVersion;
 
 use crate::clock::Clock;
+use crate::gc::Gc;
 use crate::latch_table::{LatchGuard, LatchTable};
 use crate::metrics::Metrics;
 use crate::runtime::Mailbox;
 use crate::transport::Inbox;
+
+/// A region that was just cut off another one has a leader within a few round-trips; requests wait
+/// no longer than this for it.
+const NEWBORN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How often those who wait look.
+const NEWBORN_LOOK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What every part of the node may know of its store. Cheap to clone.
 #[derive(Clone)]
@@ -39,21 +48,13 @@ pub(crate) struct StoreParts {
     pub(crate) cluster_id: ClusterId,
     pub(crate) api_version: ApiVersion,
     pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) gc: Gc,
     pub(crate) views: Arc<RegionViews>,
     pub(crate) mailbox: Mailbox,
     /// The same folder that the threads have.
     pub(crate) snapshots: SnapshotFolder,
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
-}
-
-/// Why a read is not allowed here and now.
-#[derive(Debug)]
-pub(crate) enum ReadRefusal {
-    /// For the client.
-    Region(RegionError),
-    /// The lease does not hold: ask the group first ([`StoreHandle::read_after_index`]).
-    NeedsReadIndex,
 }
 
 impl StoreHandle {
@@ -95,6 +96,11 @@ impl StoreHandle {
         &self.0.parts.engine
     }
 
+    /// What is known of safe points, and what collects.
+    pub(crate) fn gc(&self) -> &Gc {
+        &self.0.parts.gc
+    }
+
     /// The way in for what other stores send.
     pub(crate) fn inbox(&self) -> Arc<dyn Inbox> {
         Arc::new(self.0.parts.mailbox.clone())
@@ -110,30 +116,45 @@ impl StoreHandle {
         &self.0.parts.views
     }
 
-    /// Whether the leader here may answer a read now. Checks store, region, peer, leader, term and
-    /// epoch in this order.
-    pub(crate) fn read(&self, header: &RequestHeader) -> Result<ReadGuard, ReadRefusal> {
-        let view = self.0.parts.views.route(header).map_err(ReadRefusal::Region)?;
-        if !view.has_lease(self.0.parts.clock.now()) {
-            return Err(ReadRefusal::NeedsReadIndex);
-        }
-        Ok(ReadGuard { view, leased: true, store: self.clone() })
+    /// Whether the replica here may answer a read now.
+    pub(crate) fn read(
+        &self,
+        header: &RequestHeader,
+        from: ReadFrom,
+    ) -> Result<ReadGuard, ReadRefusal> {
+        let permit = self.views().permit(header, from, self.0.parts.clock.now())?;
+        Ok(ReadGuard { permit, store: self.clone() })
     }
 
-    /// Like [`read`](Self::read) for a leader whose lease may have run out: asks the group, waits
-    /// until everything that was committed by then is applied.
+    /// Like [`read`](Self::read), for a leader whose lease may have run out and for a replica that
+    /// does not lead: asks the group, waits until everything that was committed by then is applied.
     pub(crate) async fn read_after_index(
         &self,
         header: &RequestHeader,
+        from: ReadFrom,
     ) -> Result<ReadGuard, RegionError> {
         self.0.parts.metrics.read_index();
         let (send, receive) = oneshot::channel();
-        let reply = reply_into(send);
-        let request = ShardInput::ReadIndex(ReadRequest { header: *header, reply });
-        self.request(request);
+        let (any_replica, reply) = (from != ReadFrom::Leader, reply_into(send));
+        self.request(ShardInput::ReadIndex(ReadRequest { header: *header, any_replica, reply }));
         receive.await.unwrap_or(Err(RegionError::Undetermined))?;
-        let view = self.0.parts.views.route(header)?;
-        Ok(ReadGuard { view, leased: false, store: self.clone() })
+        let permit = self.views().permit_after_index(header, from)?;
+        Ok(ReadGuard { permit, store: self.clone() })
+    }
+
+    /// Waits while the region, cut off another one a moment ago, has no leader yet. It is known to
+    /// clients from the moment on at which its keys are no longer the other one's.
+    pub(crate) async fn settled(&self, region: RegionId) {
+        if !self.views().is_newborn(region) {
+            return;
+        }
+        let settled = async {
+            while self.views().is_newborn(region) {
+                tokio::time::sleep(NEWBORN_LOOK_INTERVAL).await;
+            }
+        };
+        // Whoever leads by then, or that nobody does, is what the client is told.
+        let _ = tokio::time::timeout(NEWBORN_TIMEOUT, settled).await;
     }
 
     /// Hands a write over. `reply` is called exactly once, from another thread or from this one.
@@ -155,6 +176,11 @@ impl StoreHandle {
         input.refuse(RegionError::ServerIsBusy { reason });
     }
 
+    /// Hands over what must not be refused for want of room. Gives it back if the store stopped.
+    pub(crate) fn tell(&self, input: ShardInput) -> Result<(), Box<ShardInput>> {
+        self.0.parts.mailbox.tell(input)
+    }
+
     /// Takes the latches of all `keys`; waits until earlier holders gave them back.
     pub(crate) async fn latch<'a>(&self, keys: impl IntoIterator<Item = &'a [u8]>) -> LatchGuard {
         LatchTable::acquire(&self.0.latches, keys).await
@@ -167,53 +193,46 @@ pub(crate) fn reply_into(send: oneshot::Sender<WriteResult>) -> ReplyTo {
     ReplyTo::new(move |result| drop(send.send(result)))
 }
 
-/// Leave to read one region, given at a moment. The data may be used only if [`check`](Self::check)
-/// is still content *after* it was taken: the lease may have run out or the region changed in
-/// between.
+/// Leave to read one region, with the engine to read from. The data may be used only if
+/// [`check`](Self::check) is still content *after* it was taken.
 pub(crate) struct ReadGuard {
-    view: Arc<RegionView>,
-    leased: bool,
+    permit: ReadPermit,
     store: StoreHandle,
 }
 
 impl ReadGuard {
     /// The region.
     pub(crate) fn region(&self) -> &Arc<Region> {
-        &self.view.region
+        &self.permit.view().region
+    }
+
+    /// The replica here, as it was when leave was given.
+    pub(crate) fn view(&self) -> &RegionView {
+        self.permit.view()
     }
 
     /// Whether `key` (in the form in which regions are split) lies in the region.
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<(), RegionError> {
-        self.view.check_key(key)
+        self.view().check_key(key)
     }
 
     /// The value of `key`. May read the disk.
     pub(crate) fn get(&self, cf: Cf, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        self.store.0.parts.engine.get(cf, &keys::region_data_key(self.view.region.id, key))
+        self.store.engine().get(cf, &keys::region_data_key(self.region().id, key))
     }
 
     /// The value of `key` if that can be told without reading the disk.
     pub(crate) fn get_if_cached(&self, cf: Cf, key: &[u8]) -> Result<Cached, EngineError> {
-        self.store
-            .0
-            .parts
-            .engine
-            .get_if_cached(cf, &keys::region_data_key(self.view.region.id, key))
+        self.store.engine().get_if_cached(cf, &keys::region_data_key(self.region().id, key))
     }
 
     /// The data as it is now. All of the engine's: the reader stays in the region's range.
     pub(crate) fn snapshot(&self) -> Arc<dyn Snapshot> {
-        self.store.0.parts.engine.snapshot()
+        self.store.engine().snapshot()
     }
 
     /// The second look, after the data was taken.
     pub(crate) fn check(&self) -> Result<(), RegionError> {
-        let id = self.view.region.id;
-        let now = self.store.0.parts.views.get(id).ok_or(RegionError::RegionNotFound(id))?;
-        now.check_epoch(Some(self.view.region.epoch))?;
-        if self.leased && !now.still_readable(&self.view, self.store.0.parts.clock.now()) {
-            return Err(RegionError::StaleCommand(id));
-        }
-        Ok(())
+        self.store.views().recheck(&self.permit, self.store.clock().now())
     }
 }

@@ -3,20 +3,20 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what it expects by unwrapping it")]
 
+mod patience;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use patience::eventually;
 use pontoon_server::{ApiVersionName, Config, JoinError, Node, StartError};
 use proto::pdpb::pd_client::PdClient;
 use proto::tikvpb::tikv_client::TikvClient;
 use proto::{kvrpcpb, metapb, pdpb};
 use tonic::Code;
 use tonic::transport::Channel;
-
-/// Whatever a cluster has to do is done within this time, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
 
 fn folder(name: &str, number: usize) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-{name}-{number}"));
@@ -176,18 +176,6 @@ impl Cluster {
     }
 }
 
-async fn eventually<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    let mut tries = tokio::time::interval(Duration::from_millis(20));
-    loop {
-        if let Some(done) = attempt().await {
-            return done;
-        }
-        assert!(start.elapsed() < PATIENCE, "{what} did not come");
-        tries.tick().await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn three_nodes_go_on_without_any_one() {
     let mut cluster = Cluster::start("three", 3).await;
@@ -289,5 +277,79 @@ async fn who_cannot_join_says_why_and_writes_nothing() {
         assert!(text.contains(&id.to_string()), "{text}");
     }
     std::fs::remove_dir_all(alone).unwrap();
+    cluster.stop().await;
+}
+
+/// Sends a request to the HTTP half of a node's port; returns the status and the body.
+async fn http(address: SocketAddr, request: &str) -> (u16, String) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_leaves_leaders_behind() {
+    let mut cluster = Cluster::start("leaves", 3).await;
+    cluster.wait_for_voters(3).await;
+    cluster.put("key", "1").await;
+    for _ in 0..2 {
+        let leading = cluster.leading().await;
+        let node = cluster.nodes[leading].take().unwrap();
+        let id = node.store_id().0;
+        node.stop().await;
+        // Nobody waits for an election: whoever is asked at once names another leader.
+        let (_, members) = cluster.leader().await.expect("a leader, at once");
+        assert_ne!(members.leader.unwrap().member_id, id);
+        let mut config = config(&cluster.folders[leading], &[]);
+        config.listen = cluster.addresses[leading];
+        let node = eventually("the address", async || Node::open(config.clone()).await.ok()).await;
+        cluster.nodes[leading] = Some(node);
+    }
+    assert_eq!(cluster.get("key").await, b"1");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_joins_as_another_store() {
+    let mut cluster = Cluster::start("wiped", 3).await;
+    cluster.put("key", "1").await;
+    cluster.wait_for_voters(3).await;
+    let victim = cluster.nodes.pop().unwrap().unwrap();
+    let (old, address) = (victim.store_id().0, cluster.addresses.pop().unwrap());
+    victim.stop().await;
+    let mut config = config(&folder("wiped", 3), &cluster.addresses[..1]);
+    config.listen = address;
+    let refused = eventually("a refusal", async || match Node::open(config.clone()).await {
+        Err(StartError::Join(error)) => Some(error),
+        Err(_) => None,
+        Ok(_) => panic!("two stores at one address"),
+    })
+    .await;
+    assert!(matches!(refused, JoinError::Address { store, .. } if store == old), "{refused}");
+
+    let leading = cluster.leading().await;
+    let at = cluster.addresses[leading];
+    let (status, body) = http(at, &format!("DELETE /pd/api/v1/store/{old}")).await;
+    assert_eq!(status, 400, "two stores cannot hold three copies: {body}");
+    let (status, body) = http(at, &format!("DELETE /pd/api/v1/store/{old}?force=true")).await;
+    assert_eq!(status, 200, "{body}");
+    let node = eventually("the address", async || Node::open(config.clone()).await.ok()).await;
+    assert_ne!(node.store_id().0, old);
+    cluster.nodes.push(Some(node));
+    cluster.addresses.push(address);
+    eventually("a tombstone", async || {
+        let (mut pd, _) = cluster.leader().await?;
+        let request = pdpb::GetStoreRequest { header: cluster.header(), store_id: old };
+        let store = pd.get_store(request).await.ok()?.into_inner().store?;
+        (store.state() == metapb::StoreState::Tombstone).then_some(())
+    })
+    .await;
+    cluster.wait_for_voters(3).await;
+    assert_eq!(cluster.get("key").await, b"1");
     cluster.stop().await;
 }

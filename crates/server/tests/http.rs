@@ -5,11 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use pontoon_server::{ApiVersionName, Config, Node};
-use proto::etcdserverpb::kv_client::KvClient;
-use proto::kvrpcpb::GcRequest;
+use proto::kvrpcpb::{self, GcRequest};
+use proto::pdpb;
 use proto::pdpb::pd_client::PdClient;
 use proto::tikvpb::tikv_client::TikvClient;
-use proto::{etcdserverpb, pdpb};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -142,7 +141,8 @@ async fn the_index_names_paths_that_are_there() {
     for line in paths {
         let path = line.split_once("  ").unwrap().0;
         let id = if path.contains("store") { "1" } else { &id };
-        let path = path.replace("{id}", id).replace("{key}", "k").replace("{name}", "DEFAULT");
+        let name = if path.contains("checker") { "replica" } else { "DEFAULT" };
+        let path = path.replace("{id}", id).replace("{key}", "k").replace("{name}", name);
         assert_eq!(running.ask("GET", &path, "").await.status, 200, "{path}");
     }
     running.stop().await;
@@ -165,6 +165,33 @@ async fn the_config_says_the_api_version_as_tikv_does() {
         assert_eq!(config["raft"]["election-ticks"], 10);
         running.stop().await;
     }
+}
+
+/// Calls of raw clients and of transactions are counted apart.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_are_counted_by_their_kind() {
+    const COUNTERS: [&str; 4] =
+        ["raw_write_requests", "raw_read_requests", "txn_commands", "txn_read_requests"];
+    let running = start("counters", ApiVersionName::V1).await;
+    let counted = async || {
+        let page = running.ask("GET", "/metrics", "").await.body;
+        COUNTERS.map(|name| {
+            let name = format!("pontoon_{name}_total ");
+            let value = page.lines().find_map(|line| line.strip_prefix(&name));
+            value.and_then(|value| value.parse::<u64>().ok()).expect("it is counted")
+        })
+    };
+    let mut store = TikvClient::connect(running.url()).await.expect("it connects");
+    assert_eq!(counted().await, [0, 0, 0, 0]);
+    store.raw_put(kvrpcpb::RawPutRequest::default()).await.expect("an answer");
+    assert_eq!(counted().await, [1, 0, 0, 0]);
+    store.raw_get(kvrpcpb::RawGetRequest::default()).await.expect("an answer");
+    assert_eq!(counted().await, [1, 1, 0, 0]);
+    store.kv_prewrite(kvrpcpb::PrewriteRequest::default()).await.expect("an answer");
+    assert_eq!(counted().await, [1, 1, 1, 0]);
+    store.kv_get(kvrpcpb::GetRequest::default()).await.expect("an answer");
+    assert_eq!(counted().await, [1, 1, 1, 1]);
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -337,11 +364,13 @@ async fn what_is_not_there_is_an_empty_answer() {
     assert_eq!(running.get("/pd/api/v1/hotspot/stores").await["bytes-read-rate"], json!({}));
 
     let checker = "/pd/api/v1/checker/merge";
-    assert_eq!(running.get(checker).await, json!({ "paused": true }));
+    assert_eq!(running.get(checker).await, json!({ "paused": false }));
     let paused = running.ask("POST", checker, "{\"delay\": 90}").await;
     assert_eq!(paused.status, 200);
-    assert!(paused.json().as_str().unwrap().starts_with("Paused the merge checker for 1m30s"));
+    assert!(paused.json().as_str().unwrap().contains("for 1m30s"));
+    assert_eq!(running.get(checker).await, json!({ "paused": true }));
     assert_eq!(running.ask("POST", checker, "{\"delay\": 0}").await.status, 200);
+    assert_eq!(running.get(checker).await, json!({ "paused": false }));
     assert_eq!(running.ask("POST", checker, "{").await.status, 400);
     running.refused("/pd/api/v1/checker/none", 404, "no checker none").await;
     running.stop().await;
@@ -439,7 +468,7 @@ async fn unknown_paths_and_methods_are_named() {
     let running = start("unknown", ApiVersionName::V1).await;
     running.refused("/nowhere/x?y", 404, "no such path: /nowhere/x").await;
     running.refused("/pd/api/v1/nowhere", 404, "/pd/api/v1/nowhere").await;
-    for (method, path) in [("POST", "/config"), ("DELETE", "/pd/api/v1/store/1"), ("PUT", "/")] {
+    for (method, path) in [("POST", "/config"), ("DELETE", "/pd/api/v1/stores"), ("PUT", "/")] {
         let answer = running.ask(method, path, "").await;
         assert_eq!(answer.status, 405, "{method} {path}");
         let text = answer.json();
@@ -465,10 +494,5 @@ async fn calls_that_are_not_served_name_themselves() {
     let streamed = tokio_stream::iter([pdpb::SyncRegionRequest::default()]);
     let status = pd.sync_regions(streamed).await.unwrap_err();
     assert_eq!(status.message(), "unimplemented: /pdpb.PD/SyncRegions");
-
-    let mut etcd = KvClient::connect(running.url()).await.unwrap();
-    let status = etcd.range(etcdserverpb::RangeRequest::default()).await.unwrap_err();
-    assert_eq!(status.code(), Code::Unimplemented);
-    assert_eq!(status.message(), "unimplemented: /etcdserverpb.KV/Range");
     running.stop().await;
 }

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use pontoon_sim::raft::{self, RaftOptions, Totals};
 
+use super::cluster_command;
+
 /// Seeds of a run that names none.
 const SEEDS: u64 = 20_000;
 
@@ -19,6 +21,25 @@ const MUTATION_LIMIT: Duration = Duration::from_secs(60);
 
 /// How to call it.
 pub const USAGE: &str = "\
+pontoon-sim [--seeds A..B] [--jobs N] [--minutes M] [--seed S] ...
+
+  whole clusters  under seeded faults, each promise checked after each step
+    --seeds A..B  these seeds (0..100)
+    --seed S      this one; with --trace a line an effect, of --node N, --region R|S, --kind K,K
+    --jobs N      threads
+    --minutes M   goes on with the next seeds until the time is over
+    --seconds S   virtual seconds of clients and faults (60)
+    --nodes N, --clients N, --faults a,b, --no-admin
+                  instead of what the seed says
+    --calm        five nodes, twenty clients, nothing fails: for the speed
+    --twice       each seed twice: the same hash
+    --minimise    with --seed: the fewest faults and clients with which it still fails
+    --scenario N  a directed scenario
+
+pontoon-sim scenarios [NAME]
+
+  scenarios       all directed scenarios, or those whose names contain NAME
+
 pontoon-sim raft [--seeds N|A..B] [--seed S] [--steps N] [--trace] [--minutes M]
 
   raft            groups of the raft core, each promise checked after each step
@@ -28,10 +49,10 @@ pontoon-sim raft [--seeds N|A..B] [--seed S] [--steps N] [--trace] [--minutes M]
     --trace       a line for each effect
     --minutes M   goes on with the next seeds until the time is over
 
-pontoon-sim mutations
+pontoon-sim mutations [raft|cluster|NAME] [SECONDS]
 
-  mutations       the checks find each rule that the core is made to break (only in builds with the
-                  feature `mutations`)";
+  mutations       the checks find each rule that is made to be broken (only in builds with the
+                  feature `mutations`); there --break NAME breaks one in any run of seeds";
 
 /// What `raft` was asked to do.
 struct RaftCommand {
@@ -43,9 +64,28 @@ struct RaftCommand {
 /// Does what the arguments say. Whether all went well, or what is wrong with the arguments.
 pub fn run(arguments: &[String]) -> Result<bool, String> {
     match arguments.split_first() {
+        Some((first, _)) if first.starts_with("--") => cluster_command::run(arguments),
+        Some((command, rest)) if command == "scenarios" => {
+            Ok(cluster_command::run_scenarios(rest.first().map(String::as_str)))
+        }
         Some((command, rest)) if command == "raft" => Ok(run_raft(&RaftCommand::parse(rest)?)),
         #[cfg(feature = "mutations")]
-        Some((command, [])) if command == "mutations" => Ok(run_mutations()),
+        Some((command, [])) if command == "mutations" => {
+            let raft = run_mutations();
+            Ok(cluster_command::run_mutations(None, None) && raft)
+        }
+        #[cfg(feature = "mutations")]
+        Some((command, [name])) if command == "mutations" => match name.as_str() {
+            "raft" => Ok(run_mutations()),
+            "cluster" => Ok(cluster_command::run_mutations(None, None)),
+            name => Ok(cluster_command::run_mutations(Some(name), None)),
+        },
+        #[cfg(feature = "mutations")]
+        Some((command, [name, seconds])) if command == "mutations" => {
+            let limit = Duration::from_secs(parse_number(seconds)?);
+            let part = (name != "cluster").then_some(&name[..]);
+            Ok(cluster_command::run_mutations(part, Some(limit)))
+        }
         Some((other, _)) => Err(format!("there is no command '{other}'")),
         None => Err("which command?".to_owned()),
     }

@@ -1,6 +1,12 @@
 //! Seeded simulations: one seed, one history, and a check of every promise after every step.
 //!
-//! [`raft`] runs groups of the raft core alone, on a network, disks and clocks that misbehave by
-//! seed.
+//! [`cluster`] runs whole clusters: the actors of production on a simulated clock, network and
+//! disk. [`raft`] runs groups of the raft core alone, for what needs very many steps. Start with
+//! docs/simulation.md. [`check`] judges histories of transactions.
 
+pub mod check;
+pub mod cluster;
 pub mod raft;
+mod verdict;
+
+pub use verdict::Broken;

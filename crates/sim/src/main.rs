@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod cluster_command;
 mod command;
 
 fn main() -> ExitCode {

@@ -25,6 +25,7 @@ use storage::engine::{Cf, Engine, EngineError, IterOptions, WriteBatch};
 use storage::keys;
 use storage::log::LogBatch;
 
+use crate::merge::Absorbed;
 use crate::states::{self, ApplyState, LocalState, StateError, StoreIdent};
 
 pub use first_region::{Action, Event, FirstRegion, Outcome, TRIES_MAX, TRY_INTERVAL};
@@ -105,14 +106,14 @@ pub fn prepared_region(engine: &dyn Engine) -> Result<Option<Region>, BootstrapE
         what: "prepare-bootstrap region".to_owned(),
         cause: error.to_string(),
     })?;
-    Ok(Some(states::region_from_proto(&region)))
+    Ok(Some(proto::region_from_proto(&region)))
 }
 
 /// Phase one, first half: the prepare key and the region's states, durably. The second half is
 /// [`initial_log`], through the log's writer.
 pub fn prepare_region(engine: &dyn Engine, region: &Region) -> Result<(), BootstrapError> {
     let mut batch = WriteBatch::new();
-    let prepared = states::region_to_proto(region).encode_to_vec();
+    let prepared = proto::region_to_proto(region).encode_to_vec();
     batch.put(Cf::Raft, &keys::PREPARE_BOOTSTRAP, &prepared);
     put_initial_states(&mut batch, region);
     write_synced(engine, &batch)
@@ -154,9 +155,10 @@ pub(crate) fn put_initial_states(batch: &mut WriteBatch, region: &Region) {
     batch.put(Cf::Raft, &keys::apply_state_key(region.id), &ApplyState::initial().encode());
 }
 
-/// The descriptor of a region whose replica here takes part.
-pub(crate) fn put_region_state(batch: &mut WriteBatch, region: &Region) {
-    let state = states::encode_region_state(region, LocalState::Normal);
+/// The descriptor of a region that never merged.
+fn put_region_state(batch: &mut WriteBatch, region: &Region) {
+    let (local, none) = (LocalState::Normal, Absorbed::default());
+    let state = states::encode_region_state(region, local, None, &none);
     batch.put(Cf::Raft, &keys::region_state_key(region.id), &state);
 }
 

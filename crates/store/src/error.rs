@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use base::{Peer, PeerId, Region, RegionId, StoreId};
+use base::{Peer, PeerId, Region, RegionId, StoreId, TimeStamp};
 use bytes::Bytes;
 
 /// A refusal. Unless the variant says otherwise the request had no effect and never will, so that
@@ -71,6 +71,39 @@ pub enum RegionError {
         /// Which queue, or why.
         reason: String,
     },
+    /// A read of the past that is not that far past here yet: try the leader, or another replica.
+    #[error("region {region}: data is not ready, the safe timestamp here is {safe_ts}")]
+    DataIsNotReady {
+        /// The region.
+        region: RegionId,
+        /// The replica here.
+        peer: PeerId,
+        /// Up to here it can be read; zero if that is not known.
+        safe_ts: TimeStamp,
+    },
+    /// The leader did not say in time up to where a follower must have applied; try again.
+    #[error("region {region}: read index is not ready: {reason}")]
+    ReadIndexNotReady {
+        /// The region.
+        region: RegionId,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The region is about to become a part of its neighbour; try again, there or here.
+    #[error("region {0} is in merging mode, it takes no proposals")]
+    ProposalInMergingMode(RegionId),
+    /// The data of the region is being made what it was at some time: until that is over only reads
+    /// of before it began are let in.
+    #[error("region {region} is flashed back since {began}")]
+    FlashbackInProgress {
+        /// The region.
+        region: RegionId,
+        /// The timestamp at which it began.
+        began: TimeStamp,
+    },
+    /// A part of a flashback, in a region where none has begun.
+    #[error("region {0}: no flashback has begun")]
+    FlashbackNotPrepared(RegionId),
     /// The disk is full: writes are refused, reads go on.
     #[error("store {0}: disk is full")]
     DiskFull(StoreId),

@@ -39,6 +39,16 @@ impl Fatal {
         Self { what: format!("the raft group of region {region} failed"), cause: cause.to_string() }
     }
 
+    /// The replicas of a region differ, and nobody can tell which of them are right.
+    pub(crate) fn diverged(
+        region: RegionId,
+        index: Index,
+        (ours, leaders): (&dyn fmt::Display, &dyn fmt::Display),
+    ) -> Self {
+        let what = format!("region {region} differs from its leader's replica at entry {index}");
+        Self { what, cause: format!("the hash here is {ours}, the leader's is {leaders}") }
+    }
+
     pub(crate) fn entry(region: RegionId, index: Index, cause: &dyn fmt::Display) -> Self {
         let what = format!("entry {index} of region {region} cannot be applied");
         Self { what, cause: cause.to_string() }

@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use base::Instant;
+use base::rule::{Rule, keep};
 
 /// Rounds that wait for their quorum; older ones are forgotten first, which only makes the lease
 /// shorter.
@@ -35,7 +36,7 @@ impl Lease {
     /// The leader's current round is `round`, seen at `now` (not after the round's messages leave).
     /// To be told of every round, whether or not there is a lease.
     pub(crate) fn begin(&mut self, round: u64, now: Instant) {
-        if round <= self.latest {
+        if round <= self.latest && keep(Rule::RoundBeginsOnce) {
             return;
         }
         self.latest = round;

@@ -4,6 +4,7 @@
 //! disk") leaves only after the sync; the order is in the type, not in the caller's care.
 
 use base::RegionId;
+use base::rule::{Rule, keep};
 use raft::Ticket;
 use storage::log::{LogBatch, LogStats, Preparer, RaftLog};
 
@@ -121,7 +122,7 @@ impl LogWriter {
             self.log.write(&write.batch)?;
             wrote = true;
         }
-        if wrote {
+        if wrote && keep(Rule::SyncBeforeAcknowledging) {
             self.log.sync()?;
         }
         if self.purge_more || inbox.iter().any(|write| write.purge) {

@@ -18,7 +18,13 @@ use proto::{eraftpb, raft_cmdpb};
 use raft::{ConfChange, ConfState, Joint, Leave, MemberChange};
 
 use crate::command::{self, CommandError};
-use crate::states;
+
+/// Whether `id` alone decides in the region.
+pub(crate) fn is_sole_voter(region: &Region, id: PeerId) -> bool {
+    let mut others = region.peers.iter().filter(|peer| peer.id != id);
+    let is_voter = |peer: &Peer| peer.id == id && peer.role == PeerRole::Voter;
+    region.peers.iter().any(is_voter) && others.all(|p| p.role == PeerRole::Learner)
+}
 
 /// The members as raft counts them.
 pub(crate) fn conf_of(region: &Region) -> ConfState {
@@ -92,7 +98,7 @@ fn request(change: &PeerChange) -> raft_cmdpb::ChangePeerRequest {
         PeerChange::AddLearner(peer) => (Type::AddLearnerNode, peer),
         PeerChange::Remove(id) => (Type::RemoveNode, Peer::voter(id, StoreId(0))),
     };
-    let peer = Some(states::peer_to_proto(&peer));
+    let peer = Some(proto::peer_to_proto(&peer));
     raft_cmdpb::ChangePeerRequest { change_type: change_type as i32, peer }
 }
 
@@ -117,13 +123,13 @@ pub(crate) fn decode(data: &[u8]) -> Result<Option<(Epoch, Vec<PeerChange>)>, Co
     let command = raft_cmdpb::RaftCmdRequest::decode(change.context)
         .map_err(|_| broken("the command of a change of members"))?;
     let epoch = command.header.and_then(|header| header.region_epoch);
-    let epoch = epoch.as_ref().map(states::epoch_from_proto);
+    let epoch = epoch.as_ref().map(proto::epoch_from_proto);
     let requests = command.admin_request.and_then(|admin| admin.change_peer_v2);
     let (Some(epoch), Some(requests)) = (epoch, requests) else {
         return Err(broken("epoch and changes of a change of members"));
     };
     let changes = requests.changes.iter().map(|request| {
-        let peer = request.peer.as_ref().map(states::peer_from_proto);
+        let peer = request.peer.as_ref().map(proto::peer_from_proto);
         let peer = peer.ok_or_else(|| broken("the peer of a change of members"))?;
         Ok(match request.change_type() {
             eraftpb::ConfChangeType::AddNode => PeerChange::AddVoter(peer),
@@ -149,7 +155,7 @@ mod tests {
             peer(4, PeerRole::Learner),
         ];
         let epoch = Epoch { conf_ver: 5, version: 9 };
-        Region { id: RegionId(7), range: KeyRange::all(), epoch, peers }
+        Region { id: RegionId(7), range: KeyRange::all(), epoch, peers, flashback: None }
     }
 
     #[test]

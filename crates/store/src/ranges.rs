@@ -54,6 +54,13 @@ impl Ranges {
         (&start[..] <= key).then_some(*region)
     }
 
+    /// The region that ends at `key`, if there is one.
+    pub(crate) fn ending_at(&self, key: &Bytes) -> Option<RegionId> {
+        // The smallest key is no end.
+        let end = (!key.is_empty()).then(|| End::At(key.clone()))?;
+        self.by_end.get(&end).map(|(_, region)| *region)
+    }
+
     /// A region other than `but` that holds a key of `range`.
     pub(crate) fn overlapping(&self, range: &KeyRange, but: RegionId) -> Option<RegionId> {
         let behind = End::At(range.start.clone());

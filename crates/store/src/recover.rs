@@ -9,6 +9,9 @@
 //! The scan reads region states and apply states and asks the log for positions only: its cost is
 //! in regions, not in entries.
 
+use std::sync::Arc;
+
+use base::rule::{Rule, keep};
 use base::{Index, KeyRange, Region, RegionId, StoreId, Term};
 use raft::HardState;
 use storage::engine::{Cf, Engine, EngineError, IterOptions, WriteBatch};
@@ -18,7 +21,7 @@ use storage::log::{LogBatch, LogError, LogReader};
 use crate::bootstrap::{self, BootstrapError};
 use crate::input::Birth;
 use crate::shard::begin_log;
-use crate::states::{self, ApplyState, LocalState, StateError};
+use crate::states::{self, ApplyState, LocalState, RegionRecord, StateError};
 
 /// Why a store refuses to start. Nothing of any region was written.
 #[derive(Debug, thiserror::Error)]
@@ -102,9 +105,9 @@ pub fn recover(
             what: "a region state's key".to_owned(),
             cause: format!("{:?}", cursor.key()),
         })?;
-        let (region, state) = states::decode_region_state(id, cursor.value())?;
-        if prepared != Some(id) || state == LocalState::Tombstone {
-            found.take(engine, log, store_id, (region, state))?;
+        let record = states::decode_region_state(id, cursor.value())?;
+        if prepared != Some(id) || record.local == LocalState::Tombstone {
+            found.take(engine, log, store_id, record)?;
         }
         valid = cursor.next()?;
     }
@@ -154,20 +157,22 @@ impl Recovered {
         engine: &dyn Engine,
         log: &LogReader,
         store_id: StoreId,
-        (region, state): (Region, LocalState),
+        record: RegionRecord,
     ) -> Result<(), RecoverError> {
-        let id = region.id;
-        if state == LocalState::Tombstone {
-            self.births.push(left(engine, log, region, &mut self.log_repairs)?);
+        let id = record.region.id;
+        if record.local == LocalState::Tombstone {
+            self.births.push(left(engine, log, record, &mut self.log_repairs)?);
             return Ok(());
         }
+        let RegionRecord { region, local, merge, absorbed } = record;
+        let (merge, absorbed) = (merge.map(Arc::new), Arc::new(absorbed));
         if region.peer_on(store_id).is_none() {
             return Err(RecoverError::NotOurs { region: id, store: store_id });
         }
         let apply = apply_state(engine, id)?
             .ok_or(RecoverError::Missing { region: id, missing: "its apply state" })?;
-        let birth = Birth { apply, local: state, ..Birth::initial(region) };
-        self.births.push(match state {
+        let birth = Birth { apply, local, merge, absorbed, ..Birth::initial(region) };
+        self.births.push(match local {
             LocalState::Applying => resume(engine, log, birth, &mut self.log_repairs)?,
             _ => recover_region(log, birth, &mut self.log_repairs)?,
         });
@@ -185,17 +190,22 @@ fn raft_state(log: &LogReader, id: RegionId) -> Result<Option<HardState>, Recove
     Ok(Some(states::decode_raft_state(id, &state)?))
 }
 
-/// A replica that left. As long as there is an apply state its log and its data may be there; a log
-/// without one is that of a later replica.
+/// A replica that left. As long as there is an apply state its log and its data may be there.
+/// Without one the log's entries are those of a part whose split was lost before (later replicas
+/// have none before they have a record of their own); term and vote may be a later replica's. Of a
+/// region that merged nothing comes later.
 fn left(
     engine: &dyn Engine,
     log: &LogReader,
-    region: Region,
+    record: RegionRecord,
     repairs: &mut LogBatch,
 ) -> Result<Birth, RecoverError> {
+    let RegionRecord { region, merge, absorbed, .. } = record;
     let id = region.id;
     let apply = apply_state(engine, id)?;
-    if apply.is_some() {
+    if merge.is_some() && (log.last_index(id) > 0 || log.state(id).is_some()) {
+        repairs.remove(id);
+    } else if apply.is_some() || log.last_index(id) > 0 {
         // Term and vote stay, for later replicas.
         let hard_state = raft_state(log, id)?;
         repairs.remove(id);
@@ -205,7 +215,8 @@ fn left(
         }
     }
     let (apply, local) = (apply.unwrap_or_default(), LocalState::Tombstone);
-    Ok(Birth { apply, local, ..Birth::initial(region) })
+    let (merge, absorbed) = (merge.map(Arc::new), Arc::new(absorbed));
+    Ok(Birth { apply, local, merge, absorbed, ..Birth::initial(region) })
 }
 
 /// A snapshot was being installed: its log begins behind it, if it does not yet.
@@ -243,7 +254,8 @@ fn recover_region(
 ) -> Result<Birth, RecoverError> {
     let (id, apply) = (birth.region.id, birth.apply);
     let state = raft_state(log, id)?;
-    if log.last_index(id) == 0 && apply == ApplyState::initial() {
+    let newborn = log.last_index(id) == 0 && apply == ApplyState::initial();
+    if newborn && keep(Rule::BeginLogAfterSplit) {
         // Its split was the last thing that happened: its log has not begun. Perhaps it voted
         // before it knew its keys.
         birth.hard_state = begin_log(repairs, id, state);
@@ -275,7 +287,9 @@ fn reconcile(
     if log.term(region, commit).ok() != Some(commit_term) {
         return Err(lost(commit, commit_term));
     }
-    hard_state.commit = hard_state.commit.max(commit);
+    if keep(Rule::CommitFromEngine) {
+        hard_state.commit = hard_state.commit.max(commit);
+    }
     hard_state.term = hard_state.term.max(commit_term);
     Ok(())
 }

@@ -15,34 +15,56 @@
 //! region's id and its own, votes and answers, and has no keys. One whose state machine is *lost*
 //! (files of a snapshot were damaged) does the same, and asks for another snapshot.
 //!
-//! `requests` what callers want; `leading` what a leader does beside; `install` how a snapshot
-//! takes the place of everything; `contacts` who was heard; `inspect` what others may know.
+//! `requests` and `reads` what callers want; `sleep` when it does nothing; `leading` what a leader
+//! does beside; `moving` what it waits for before it ceases to lead; `wanting` snapshots of others;
+//! `install` how a snapshot takes the place of everything; `contacts` who was heard; `inspect` what
+//! others may know; `compaction` how the log shrinks; `consistency` whether all replicas hold the
+//! same.
 
+mod compaction;
+mod consistency;
 mod contacts;
+mod growing;
 mod inspect;
 mod install;
 mod leading;
+mod merging;
+mod moving;
+mod reads;
 mod requests;
+mod sleep;
+mod wanting;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base::rule::{Rule, keep};
 use base::{Entry, Index, Instant, Peer, PeerId, Prng, Region, StoreId, Term};
-use raft::{Body, ConfChangeError, HardState, LogPos, Persist, RawNode, Ready};
+use raft::{Body, ConfChangeError, HardState, Persist, RawNode, Ready};
 use storage::log::LogReader;
 
+pub(crate) use self::compaction::Leave;
+use self::consistency::Comparison;
 use self::contacts::Contacts;
 use self::install::{Held, Install};
+pub(crate) use self::merging::Learnt;
+use self::merging::Merging;
+use self::moving::Moving;
+pub(crate) use self::moving::Step;
+use self::reads::ReadQueue;
+use self::sleep::Activity;
+use self::wanting::Want;
 use crate::apply::{Applied, ApplyInput, ApplyTask, Waiting};
 use crate::input::{Birth, Outbox, Proposal, RaftMessage};
 use crate::job::Job;
 use crate::lease::Lease;
 use crate::log_writer::LogStep;
 use crate::peer_storage::PeerStorage;
-use crate::reply::ReplyTo;
 use crate::shard::ShardConfig;
 use crate::snapshot::{DiscardSnapshot, SnapshotKey, SnapshotName};
+use crate::split_check::load::{Load, Reads};
+use crate::split_check::{Growth, Traffic};
 use crate::states;
 use crate::{Fatal, members};
 
@@ -71,13 +93,10 @@ pub(crate) struct Replica {
     applying_bytes: usize,
     /// Proposed, not yet handed to the applier; in the order of their indexes.
     waiting: VecDeque<Waiting>,
-    /// Reads of this turn.
-    reads: Vec<ReplyTo>,
-    /// Reads whose index raft is finding out, by the context they were asked under.
-    reads_asked: VecDeque<(u64, Vec<ReplyTo>)>,
-    /// Reads that wait for their index to be applied.
-    reads_at: Vec<(Index, Vec<ReplyTo>)>,
+    reads: ReadQueue,
     next_context: u64,
+    /// Ticks after which a question to the leader is asked again.
+    read_retry: u64,
     lease: Lease,
     /// No local reads before this entry is applied, a split that was proposed as leader of this
     /// term. In a later term it is applied before reads are served, or never.
@@ -91,17 +110,33 @@ pub(crate) struct Replica {
     written_keys: u64,
     /// Bytes appended to the log since it was last asked to shrink, and up to where that was.
     log_bytes: u64,
-    compact_asked: Index,
+    compact_asked: (Term, Index),
     contacts: Contacts,
+    growth: Growth,
+    load: Load,
+    /// What is read here, for readers to count.
+    traffic: Arc<Traffic>,
+    /// What was read when placement was last told.
+    told_reads: Reads,
+    comparison: Comparison,
     tick: Duration,
     /// Ticks of this replica's life, and the one of the last word of a leader.
     ticks: u64,
     led_at: u64,
+    /// What was last seen to happen, and since when nothing did.
+    activity: Activity,
+    idle_since: u64,
+    /// Snapshots that began to replace what is here.
+    installs: u32,
     /// A snapshot that is being installed, and what raft wants written behind it.
     install: Option<Install>,
     held: Vec<Held>,
     /// A snapshot came with the last message: its files go unless raft takes it over.
     arrived: Option<SnapshotKey>,
+    /// Members that wait for a snapshot.
+    wants: Vec<Want>,
+    merging: Merging,
+    moving: Moving,
     /// The state machine here is not what the log is applied to: nothing is applied before a
     /// snapshot replaces both.
     lost: bool,
@@ -121,15 +156,10 @@ impl Replica {
         let Birth { region, apply, hard_state, .. } = birth;
         let peer = *region.peer_on(store_id).expect("a replica is born on a member's store");
         let term = log.term(region.id, apply.applied).unwrap_or(0);
-        let mut replica = Self::make(
-            region.clone(),
-            peer,
-            log,
-            *hard_state,
-            (apply.applied, term),
-            config,
-            prng,
-        )?;
+        let applied = (apply.applied, term);
+        let node = raw_node(region, peer, log, (*hard_state, apply.applied), config, prng)?;
+        let mut replica = Self::make(region.clone(), peer, node, log, applied, config, prng);
+        replica.merging = Merging::new(birth);
         replica.life = life;
         replica.truncated = (apply.truncated.0.max(replica.cut), apply.truncated.1);
         Ok(replica)
@@ -146,9 +176,12 @@ impl Replica {
     ) -> Result<Self, Fatal> {
         let range = message.range.clone().unwrap_or_default();
         let (id, epoch) = (message.region_id, message.epoch);
-        let region = Arc::new(Region { id, range, epoch, peers: Vec::new() });
+        let (peers, flashback) = (Vec::new(), None);
+        let region = Arc::new(Region { id, range, epoch, peers, flashback });
         let start = log.truncated(id);
-        let mut replica = Self::make(region, message.to, log, hard_state, start, config, prng)?;
+        let peer = message.to;
+        let node = raw_node(&region, peer, log, (hard_state, start.0), config, prng)?;
+        let mut replica = Self::make(region, peer, node, log, start, config, prng);
         replica.life = life;
         if log.last_index(id) > 0 {
             // The log of a split that the engine has forgotten: without its data.
@@ -160,25 +193,14 @@ impl Replica {
     fn make(
         region: Arc<Region>,
         peer: Peer,
+        node: RawNode,
         log: &LogReader,
-        hard_state: HardState,
         applied: (Index, Term),
         config: &ShardConfig,
         prng: &mut Prng,
-    ) -> Result<Self, Fatal> {
-        let id = region.id;
-        let truncated = log.truncated(id);
-        let storage = PeerStorage::new(id, log.clone(), hard_state, members::conf_of(&region));
-        let raft_config = raft::Config {
-            election_ticks: config.election_ticks,
-            heartbeat_ticks: config.heartbeat_ticks,
-            seed: prng.next_u64(),
-            applied: applied.0,
-            ..raft::Config::new(peer.id)
-        };
-        let node = RawNode::new(raft_config, Box::new(storage))
-            .map_err(|cause| Fatal::raft(id, &cause))?;
-        Ok(Self {
+    ) -> Self {
+        let truncated = log.truncated(region.id);
+        Self {
             region,
             peer,
             life: 0,
@@ -190,10 +212,9 @@ impl Replica {
             applying: VecDeque::new(),
             applying_bytes: 0,
             waiting: VecDeque::new(),
-            reads: Vec::new(),
-            reads_asked: VecDeque::new(),
-            reads_at: Vec::new(),
-            next_context: 0,
+            reads: ReadQueue::default(),
+            next_context: prng.next_u64(),
+            read_retry: u64::from(config.election_ticks / 2).max(1),
             lease: Lease::new(config.lease()),
             fence: (0, 0),
             reported: None,
@@ -202,22 +223,33 @@ impl Replica {
             written_bytes: 0,
             written_keys: 0,
             log_bytes: 0,
-            compact_asked: 0,
+            compact_asked: (0, 0),
+            growth: Growth::default(),
+            load: Load::default(),
+            traffic: Arc::default(),
+            told_reads: Reads::default(),
             contacts: Contacts::new(u64::from(config.election_ticks) * 2),
+            comparison: Comparison::default(),
             tick: config.tick,
             ticks: 0,
             led_at: 0,
+            activity: Activity::default(),
+            idle_since: 0,
+            installs: 0,
             install: None,
             held: Vec::new(),
             arrived: None,
+            wants: Vec::new(),
+            merging: Merging::default(),
+            moving: Moving::default(),
             lost: false,
             leaving: false,
-        })
+        }
     }
 
     /// A sole voter need not wait for a timeout: nobody else can lead.
     pub(crate) fn campaign_if_alone(&mut self) {
-        if members::conf_of(&self.region).is_sole_voter(self.peer.id) && !self.is_asleep() {
+        if members::conf_of(&self.region).is_sole_voter(self.peer.id) && !self.takes_no_part() {
             self.node.campaign();
         }
     }
@@ -230,42 +262,44 @@ impl Replica {
     /// One tick passed. Whoever is not told any more by a leader that it belongs to the region
     /// asks.
     pub(crate) fn tick(&mut self, config: &ShardConfig, out: &mut Outbox) {
-        if self.is_asleep() {
+        if self.takes_no_part() {
             return;
         }
         self.ticks += 1;
         self.node.tick();
+        self.give_up_reads(config, out);
+        self.ask_for_credits(out);
+        self.hurry(config.hand_over_ticks, out);
+        self.fall_asleep(config);
         let patience = u64::from(config.election_ticks * SILENT_TIMEOUTS);
         if self.node.is_leader() {
             self.led_at = self.ticks;
         } else if self.ticks - self.led_at >= patience {
             self.led_at = self.ticks;
-            self.ask_around(out);
+            self.ask_around();
         }
     }
 
+    /// Does so with the next tick, unless it leads.
+    pub(crate) fn ask_around_soon(&mut self) {
+        self.led_at = 0;
+    }
+
     /// Asks everybody known for a vote, which changes nothing, but makes those speak up who know
-    /// that this replica is no member any more.
-    fn ask_around(&mut self, out: &mut Outbox) {
-        let index = self.node.last_index();
-        let Some(term) = self.node.term_at(index) else { return };
+    /// that this replica is no member any more, or that the region is gone.
+    pub(crate) fn ask_around(&mut self) {
         let mut known: Vec<PeerId> = self.region.peers.iter().map(|peer| peer.id).collect();
         known.extend(self.contacts.peers().map(|peer| peer.id));
         known.sort_unstable();
         known.dedup();
-        for to in known.into_iter().filter(|id| *id != self.peer.id) {
-            let body = Body::PreVote { last: LogPos { index, term }, priority: 0 };
-            let term = self.node.term() + 1;
-            let message = raft::Message { from: self.peer.id, to, term, body };
-            out.send.extend(self.envelope(message));
-        }
+        self.node.inquire(&known);
     }
 
     /// Takes a message of the group. One that does not concern this replica is dropped, as if the
     /// network had lost it.
     pub(crate) fn step(&mut self, message: RaftMessage) {
         assert_eq!(message.to.id, self.peer.id, "the shard sees to that");
-        if self.is_asleep() {
+        if self.takes_no_part() {
             return;
         }
         self.contacts.heard(message.from, self.ticks);
@@ -274,11 +308,15 @@ impl Replica {
             let epoch = message.epoch;
             self.region = Arc::new(Region { epoch, ..(*self.region).clone() });
         }
-        if is_from_leader(&message.message.body) {
+        if message.message.body.is_from_leader() {
             self.led_at = self.ticks;
         }
         if let Body::Snapshot { snapshot, .. } = &message.message.body {
             self.arrived = Some(SnapshotKey::new(self.region.id, snapshot.pos));
+        }
+        if matches!(message.message.body, Body::ReadIndex { .. }) && self.is_merging() {
+            // What this region was may be written elsewhere already.
+            return;
         }
         match self.node.step(message.message) {
             Ok(()) => {}
@@ -307,33 +345,42 @@ impl Replica {
         assert!(applied.index >= self.applied.0, "region {id}: applied index went back");
         assert!(applied.milestone.is_none(), "region {id}: a step of its life is no entry");
         self.applied = (applied.index, applied.term);
-        while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= applied.index)
-        {
-            self.applying_bytes -= bytes;
-        }
+        self.forget_applying();
         self.truncated = applied.truncated;
         self.written_bytes += applied.written_bytes;
         self.written_keys += applied.written_keys;
+        self.grew(applied);
         if let Some(region) = &applied.region {
             self.set_region(region.clone());
         }
+        self.merge_news(&applied.merge);
         self.change_members(applied);
         self.node.applied(applied.index);
+        self.verify(applied.verify, out);
         self.answer_reads(out);
+    }
+
+    /// Entries up to the applied index are not being applied any more.
+    fn forget_applying(&mut self) {
+        let applied = self.applied.0;
+        while let Some((_, bytes)) = self.applying.pop_front_if(|(last, _)| *last <= applied) {
+            self.applying_bytes -= bytes;
+        }
     }
 
     /// Tells raft of the changes of members. Those that a snapshot has overtaken it knows better.
     fn change_members(&mut self, applied: &Applied) {
         let id = self.region.id;
+        let mut members = None;
         for (index, change) in &applied.conf_changes {
             match self.node.apply_conf_change(*index, change) {
-                Ok(_) => {}
+                Ok(conf) => members = Some(conf),
                 Err(ConfChangeError::Superseded) => return,
                 Err(error) => panic!("region {id}: entry {index} changed members, but {error}"),
             }
         }
-        if !applied.conf_changes.is_empty() {
-            let (raft, ours) = (self.node.status().conf, members::conf_of(&self.region));
+        if let Some(raft) = members {
+            let ours = members::conf_of(&self.region);
             assert_eq!(raft, ours, "region {id}: the members of raft and region");
         }
     }
@@ -344,6 +391,9 @@ impl Replica {
         let newer = !self.is_initialised() || !region.epoch.is_behind(&self.region.epoch);
         assert!(newer, "region {id}: epoch went back");
         self.peer = *region.peer(self.peer.id).expect("the applier knows who is a member");
+        if region.range != self.region.range {
+            self.growth.changed();
+        }
         self.region = region;
         // The world is told at once.
         self.reported = None;
@@ -352,7 +402,7 @@ impl Replica {
     /// Turns what piled up in this turn into raft's work and hands out what raft wants done.
     /// `ready` is anybody's, to be filled anew.
     pub(crate) fn ready(&mut self, now: Instant, ready: &mut Ready, out: &mut Outbox) {
-        if self.is_asleep() {
+        if self.takes_no_part() {
             return;
         }
         self.flush_proposals(out);
@@ -367,6 +417,7 @@ impl Replica {
             discard(SnapshotName::Received(key), out);
         }
         self.report_leadership(now, out);
+        self.tell_leading(out);
     }
 
     fn hand_out(&mut self, ready: &mut Ready, now: Instant, out: &mut Outbox) {
@@ -380,8 +431,7 @@ impl Replica {
             self.send(message, out);
         }
         for wanted in ready.snapshots_wanted.drain(..) {
-            let (to, at_least) = (wanted.to, wanted.at_least);
-            out.apply.push(ApplyInput::Snapshot { region_id: id, to, at_least });
+            self.want_snapshot(wanted, out);
         }
         if let Some(persist) = &mut ready.persist {
             self.hand_out_write(persist, out);
@@ -415,7 +465,7 @@ impl Replica {
             let hard_state = persist.hard_state.expect("raft's state changes with a snapshot");
             self.begin_install(&snapshot, &hard_state, out);
         }
-        if self.install.is_some() {
+        if self.install.is_some() && keep(Rule::HoldWhileInstalling) {
             return self.hold(persist);
         }
         self.write(persist, out);
@@ -424,7 +474,8 @@ impl Replica {
     fn write(&mut self, persist: &mut Persist, out: &mut Outbox) {
         let id = self.region.id;
         out.log.batch.append(id, &persist.entries);
-        if let Some(hard_state) = persist.hard_state {
+        let saves = self.is_initialised() || keep(Rule::VoteWithoutKeys);
+        if let Some(hard_state) = persist.hard_state.filter(|_| saves) {
             let last = self.node.last_index();
             out.log.batch.put_state(id, states::encode_raft_state(&hard_state, last));
         }
@@ -482,18 +533,34 @@ impl Replica {
             message,
             range: (may_be_first && member.is_some()).then(|| self.region.range.clone()),
             tombstone: false,
+            merged_into: None,
         })
     }
 }
 
-/// Whether only the leader of the message's term says this.
-pub(crate) fn is_from_leader(body: &Body) -> bool {
-    matches!(
-        body,
-        Body::Append { .. } | Body::Heartbeat { .. } | Body::Snapshot { .. } | Body::Quiesce { .. }
-    )
-}
-
 fn discard(name: SnapshotName, out: &mut Outbox) {
     out.jobs.push(Job::DiscardSnapshot(DiscardSnapshot(name)));
+}
+
+/// The raft node of a replica whose log is in `log`.
+fn raw_node(
+    region: &Region,
+    peer: Peer,
+    log: &LogReader,
+    (hard_state, applied): (HardState, Index),
+    config: &ShardConfig,
+    prng: &mut Prng,
+) -> Result<RawNode, Fatal> {
+    let id = region.id;
+    let storage = PeerStorage::new(id, log.clone(), hard_state, members::conf_of(region));
+    let raft_config = raft::Config {
+        election_ticks: config.election_ticks,
+        heartbeat_ticks: config.heartbeat_ticks,
+        seed: prng.next_u64(),
+        applied,
+        #[cfg(feature = "mutations")]
+        breaks: config.breaks,
+        ..raft::Config::new(peer.id)
+    };
+    RawNode::new(raft_config, Box::new(storage)).map_err(|cause| Fatal::raft(id, &cause))
 }

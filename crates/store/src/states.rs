@@ -2,13 +2,13 @@
 //! of this crate that knows both.
 
 use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
-use base::{
-    ClusterId, Epoch, Index, KeyRange, Peer, PeerId, PeerRole, Region, RegionId, StoreId, Term,
-};
+use base::{ClusterId, Index, PeerId, Region, RegionId, StoreId, Term};
 use bytes::Bytes;
 use prost::Message;
-use proto::{eraftpb, metapb, raft_serverpb};
+use proto::{eraftpb, raft_serverpb, region_from_proto, region_to_proto};
 use raft::HardState;
+
+use crate::merge::{Absorbed, MergeState};
 
 /// What does not decode, and where it was read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -87,6 +87,8 @@ pub enum LocalState {
     Normal,
     /// A snapshot replaces it right now.
     Applying,
+    /// It waits to become a part of a neighbour.
+    Merging,
     /// It left for ever; the record stays so that it never comes back.
     Tombstone,
 }
@@ -114,37 +116,60 @@ pub(crate) fn decode_store_ident(data: &[u8]) -> Result<StoreIdent, StateError> 
     })
 }
 
-pub(crate) fn encode_region_state(region: &Region, state: LocalState) -> Vec<u8> {
-    let state = match state {
+/// All that is written down of a region's replica (`RegionLocalState`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct RegionRecord {
+    pub(crate) region: Region,
+    pub(crate) local: LocalState,
+    /// Of a region that is Merging, or that is a Tombstone because it merged.
+    pub(crate) merge: Option<MergeState>,
+    pub(crate) absorbed: Absorbed,
+}
+
+pub(crate) fn encode_region_state(
+    region: &Region,
+    local: LocalState,
+    merge: Option<&MergeState>,
+    absorbed: &Absorbed,
+) -> Vec<u8> {
+    let state = match local {
         LocalState::Normal => raft_serverpb::PeerState::Normal,
         LocalState::Applying => raft_serverpb::PeerState::Applying,
+        LocalState::Merging => raft_serverpb::PeerState::Merging,
         LocalState::Tombstone => raft_serverpb::PeerState::Tombstone,
     };
+    assert!(local != LocalState::Merging || merge.is_some(), "into what?");
     raft_serverpb::RegionLocalState {
         state: state as i32,
         region: Some(region_to_proto(region)),
+        merge_state: merge.map(MergeState::to_proto),
+        merged_records: absorbed.to_proto(),
         ..Default::default()
     }
     .encode_to_vec()
 }
 
-pub(crate) fn decode_region_state(
-    id: RegionId,
-    data: &[u8],
-) -> Result<(Region, LocalState), StateError> {
+pub(crate) fn decode_region_state(id: RegionId, data: &[u8]) -> Result<RegionRecord, StateError> {
     let what = || format!("state of region {id}");
-    let local = raft_serverpb::RegionLocalState::decode(data).map_err(|e| damaged(what(), e))?;
-    let state = match local.state() {
+    let state = raft_serverpb::RegionLocalState::decode(data).map_err(|e| damaged(what(), e))?;
+    let known = raft_serverpb::PeerState::try_from(state.state);
+    let local = match known.map_err(|_| damaged(what(), "its state is unknown here"))? {
         raft_serverpb::PeerState::Normal => LocalState::Normal,
         raft_serverpb::PeerState::Applying => LocalState::Applying,
+        raft_serverpb::PeerState::Merging => LocalState::Merging,
         raft_serverpb::PeerState::Tombstone => LocalState::Tombstone,
         other => return Err(damaged(what(), format!("{} is unknown here", other.as_str_name()))),
     };
-    let region = local.region.ok_or_else(|| damaged(what(), "it has no region"))?;
+    let region = state.region.ok_or_else(|| damaged(what(), "it has no region"))?;
     if region.id != id.0 {
         return Err(damaged(what(), format!("it describes region {}", region.id)));
     }
-    Ok((region_from_proto(&region), state))
+    let merge = state.merge_state.as_ref().and_then(MergeState::from_proto);
+    if local == LocalState::Merging && merge.is_none() {
+        return Err(damaged(what(), "it merges into nothing"));
+    }
+    let absorbed = Absorbed::from_proto(&state.merged_records);
+    Ok(RegionRecord { region: region_from_proto(&region), local, merge, absorbed })
 }
 
 pub(crate) fn encode_raft_state(hard_state: &HardState, last_index: Index) -> Bytes {
@@ -164,63 +189,4 @@ pub(crate) fn decode_raft_state(region: RegionId, data: &[u8]) -> Result<HardSta
     let hard_state = state.hard_state.ok_or_else(|| damaged(what(), "it has no hard state"))?;
     let vote = PeerId(hard_state.vote);
     Ok(HardState { term: hard_state.term, vote, commit: hard_state.commit })
-}
-
-/// The descriptor as clients and the disk know it.
-pub fn region_to_proto(region: &Region) -> metapb::Region {
-    metapb::Region {
-        id: region.id.0,
-        start_key: region.range.start.clone(),
-        end_key: region.range.end.clone(),
-        region_epoch: Some(epoch_to_proto(region.epoch)),
-        peers: region.peers.iter().map(peer_to_proto).collect(),
-        ..Default::default()
-    }
-}
-
-/// The descriptor from a message or record; an absent epoch is 0/0.
-pub fn region_from_proto(region: &metapb::Region) -> Region {
-    Region {
-        id: RegionId(region.id),
-        range: KeyRange { start: region.start_key.clone(), end: region.end_key.clone() },
-        epoch: region.region_epoch.as_ref().map(epoch_from_proto).unwrap_or_default(),
-        peers: region.peers.iter().map(peer_from_proto).collect(),
-    }
-}
-
-/// The epoch as clients know it.
-pub fn epoch_to_proto(epoch: Epoch) -> metapb::RegionEpoch {
-    metapb::RegionEpoch { conf_ver: epoch.conf_ver, version: epoch.version }
-}
-
-/// The epoch from a message.
-pub fn epoch_from_proto(epoch: &metapb::RegionEpoch) -> Epoch {
-    Epoch { conf_ver: epoch.conf_ver, version: epoch.version }
-}
-
-/// The replica as clients know it.
-pub fn peer_to_proto(peer: &Peer) -> metapb::Peer {
-    let role = match peer.role {
-        PeerRole::Voter => metapb::PeerRole::Voter,
-        PeerRole::Learner => metapb::PeerRole::Learner,
-        PeerRole::IncomingVoter => metapb::PeerRole::IncomingVoter,
-        PeerRole::DemotingVoter => metapb::PeerRole::DemotingVoter,
-    };
-    metapb::Peer {
-        id: peer.id.0,
-        store_id: peer.store_id.0,
-        role: role as i32,
-        ..Default::default()
-    }
-}
-
-/// The replica from a message; an unknown role is read as a voter's.
-pub fn peer_from_proto(peer: &metapb::Peer) -> Peer {
-    let role = match peer.role() {
-        metapb::PeerRole::Voter => PeerRole::Voter,
-        metapb::PeerRole::Learner => PeerRole::Learner,
-        metapb::PeerRole::IncomingVoter => PeerRole::IncomingVoter,
-        metapb::PeerRole::DemotingVoter => PeerRole::DemotingVoter,
-    };
-    Peer { id: PeerId(peer.id), store_id: StoreId(peer.store_id), role }
 }

@@ -8,12 +8,40 @@
 //! ([`RegionView::still_readable`]).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use base::{Epoch, Index, Instant, KeyRange, Peer, Region, RegionId, StoreId, Term};
+use base::{Epoch, Index, Instant, KeyRange, Peer, Region, RegionId, StoreId, Term, TimeStamp};
 
 use crate::RegionError;
 use crate::ranges::Ranges;
+use crate::safe_time::SafeTimes;
+use crate::split_check::Traffic;
+
+/// Regions that an error names at most.
+const SIBLINGS_MAX: usize = 16;
+
+/// What a request is for. While a region is flashed back not everything is let in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Purpose {
+    /// Anything.
+    #[default]
+    Any,
+    /// To read what was there at this timestamp.
+    ReadAt(TimeStamp),
+    /// A part of the flashback itself, which must have begun.
+    Flashback,
+}
+
+impl Purpose {
+    /// Of a request that changes something: only a flashback may while there is one.
+    pub(crate) fn of_change(self) -> Self {
+        match self {
+            Self::Flashback => Self::Flashback,
+            Self::Any | Self::ReadAt(_) => Self::Any,
+        }
+    }
+}
 
 /// Where a request is addressed to, from its context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +54,15 @@ pub struct RequestHeader {
     pub epoch: Option<Epoch>,
     /// The leader's term as the client knows it; zero if it does not care.
     pub term: Term,
+    /// What it is for.
+    pub purpose: Purpose,
+}
+
+impl RequestHeader {
+    /// A request for a region of this epoch, of anything, in whatever term.
+    pub fn new(region_id: RegionId, peer: Peer, epoch: Epoch) -> Self {
+        Self { region_id, peer, epoch: Some(epoch), term: 0, purpose: Purpose::Any }
+    }
 }
 
 /// A region as of the end of its shard's last turn.
@@ -42,11 +79,18 @@ pub struct RegionView {
     /// The replica here has applied up to this index; what readers see in the engine is at least as
     /// new.
     pub applied: Index,
-    /// Whether local reads are allowed before `lease_until`: the replica leads and has applied an
-    /// entry of its own term.
+    /// Whether local reads are allowed before `lease_until`: the replica leads, has applied an
+    /// entry of its own term, and its keys are not about to become another region's.
     pub serves_reads: bool,
     /// End of the lease.
     pub lease_until: Instant,
+    /// Where readers count what they read.
+    pub traffic: Arc<Traffic>,
+    /// Names what the replica here holds: another number, and a snapshot has taken its place. A
+    /// number is never used again on this store.
+    pub generation: (u64, u32),
+    /// Whether the data here are whole. Not while a snapshot is taken in.
+    pub has_data: bool,
 }
 
 impl RegionView {
@@ -68,17 +112,46 @@ impl RegionView {
             && self.has_lease(now)
     }
 
+    /// Whether what the replica here holds is still what it held in `first`, and more.
+    pub fn has_same_data(&self, first: &RegionView) -> bool {
+        self.has_data && first.has_data && self.generation == first.generation
+    }
+
     /// Whether the request may go to this replica as the leader. The checks are made in the order
-    /// that clients rely on (peer, leader, term, epoch); the first that fails is returned.
+    /// that clients rely on (peer, leader, term, epoch, flashback); the first that fails is
+    /// returned.
     pub fn check(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        self.check_leader(header)?;
+        check_flashback(&self.region, header.purpose)
+    }
+
+    /// Like [`check`](Self::check), for a request that has nothing to do with the data.
+    pub(crate) fn check_leader(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        self.check_peer(header)?;
         let region = self.region.id;
-        if header.peer.id != self.peer.id {
-            let (requested, actual) = (header.peer.id, self.peer.id);
-            return Err(RegionError::MismatchPeerId { region, requested, actual });
-        }
         if !self.is_leader() {
             return Err(RegionError::NotLeader { region, leader: self.leader });
         }
+        self.check_term_and_epoch(header)
+    }
+
+    /// Like [`check`](Self::check), for a request that any replica may take.
+    pub fn check_replica(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        self.check_peer(header)?;
+        self.check_term_and_epoch(header)?;
+        check_flashback(&self.region, header.purpose)
+    }
+
+    fn check_peer(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        if header.peer.id == self.peer.id {
+            return Ok(());
+        }
+        let (requested, actual) = (header.peer.id, self.peer.id);
+        Err(RegionError::MismatchPeerId { region: self.region.id, requested, actual })
+    }
+
+    fn check_term_and_epoch(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        let region = self.region.id;
         if header.term != 0 && header.term + 1 < self.term {
             return Err(RegionError::StaleCommand(region));
         }
@@ -103,11 +176,25 @@ impl RegionView {
     }
 }
 
+/// Whether a region lets a request for this purpose in: while it is flashed back only what belongs
+/// to that, and reads of before.
+pub(crate) fn check_flashback(region: &Region, purpose: Purpose) -> Result<(), RegionError> {
+    match (region.flashback, purpose) {
+        (None, Purpose::Flashback) => Err(RegionError::FlashbackNotPrepared(region.id)),
+        (None, _) | (Some(_), Purpose::Flashback) => Ok(()),
+        (Some(began), Purpose::ReadAt(ts)) if ts < began => Ok(()),
+        (Some(began), _) => Err(RegionError::FlashbackInProgress { region: region.id, began }),
+    }
+}
+
 /// The views of all regions of this store, and which of them holds a key. Written by shards only.
 #[derive(Debug)]
 pub struct RegionViews {
     store_id: StoreId,
     inner: RwLock<Published>,
+    /// How many regions are newborn: hardly ever any.
+    newborns: AtomicUsize,
+    safe_times: SafeTimes,
 }
 
 /// What one lock keeps together: a region with a view has its range among the ranges.
@@ -116,12 +203,19 @@ struct Published {
     views: BTreeMap<RegionId, Arc<RegionView>>,
     /// Also of regions that were just cut off another one and have no view yet.
     ranges: Ranges,
+    /// Cut off a region that is led here, and without a leader as yet.
+    newborn: BTreeMap<RegionId, Arc<Region>>,
 }
 
 impl RegionViews {
     /// No region yet.
     pub fn new(store_id: StoreId) -> Self {
-        Self { store_id, inner: RwLock::default() }
+        Self {
+            store_id,
+            inner: RwLock::default(),
+            newborns: AtomicUsize::new(0),
+            safe_times: SafeTimes::default(),
+        }
     }
 
     /// The store whose regions these are.
@@ -129,9 +223,34 @@ impl RegionViews {
         self.store_id
     }
 
+    /// Up to which timestamps the replicas here know everything.
+    pub fn safe_times(&self) -> &SafeTimes {
+        &self.safe_times
+    }
+
     /// The region's view, if it has a replica here.
     pub fn get(&self, region: RegionId) -> Option<Arc<RegionView>> {
         self.read().views.get(&region).cloned()
+    }
+
+    /// Whether the region was cut off one that is led here, and nobody leads it yet: somebody will
+    /// in a moment, most likely here. Whoever asks for it should wait for that.
+    pub fn is_newborn(&self, region: RegionId) -> bool {
+        self.newborns.load(Ordering::Relaxed) > 0 && self.read().newborn.contains_key(&region)
+    }
+
+    /// Who learns that a region has changed learns of the regions that were cut off it as well, if
+    /// they are led here.
+    pub(crate) fn with_siblings(&self, error: RegionError) -> RegionError {
+        let RegionError::EpochNotMatch { mut current } = error else { return error };
+        let published = self.read();
+        while let Some(sibling) = current.last().and_then(|region| published.sibling(region)) {
+            current.push(sibling);
+            if current.len() >= SIBLINGS_MAX {
+                break;
+            }
+        }
+        RegionError::EpochNotMatch { current }
     }
 
     /// All views, in the order of region ids.
@@ -167,6 +286,13 @@ impl RegionViews {
     /// The view a request is addressed to, after the checks of store, region and
     /// [`RegionView::check`].
     pub fn route(&self, header: &RequestHeader) -> Result<Arc<RegionView>, RegionError> {
+        let view = self.find(header)?;
+        view.check(header).map_err(|error| self.with_siblings(error))?;
+        Ok(view)
+    }
+
+    /// The view of the region that a request names, on the store that it names.
+    pub(crate) fn find(&self, header: &RequestHeader) -> Result<Arc<RegionView>, RegionError> {
         if header.peer.store_id != self.store_id {
             let (requested, actual) = (header.peer.store_id, self.store_id);
             return Err(RegionError::StoreNotMatch { requested, actual });
@@ -175,24 +301,41 @@ impl RegionViews {
         if header.region_id.is_system() {
             return Err(not_found);
         }
-        let view = self.get(header.region_id).ok_or(not_found)?;
-        view.check(header)?;
-        Ok(view)
+        self.get(header.region_id).ok_or(not_found)
     }
 
     /// Replaces a region's view, and its range. Epoch, term and applied index never go back.
     pub(crate) fn publish(&self, view: RegionView) {
-        self.write().publish(view);
+        let mut published = self.write();
+        published.publish(view);
+        self.count_newborns(&published);
+    }
+
+    fn count_newborns(&self, published: &Published) {
+        self.newborns.store(published.newborn.len(), Ordering::Relaxed);
     }
 
     /// Like [`publish`](Self::publish), when parts of the region were cut off as `births`: at no
     /// moment is a key without a region.
-    pub(crate) fn split(&self, view: RegionView, births: &[Arc<Region>]) {
+    ///
+    /// Likewise when it took over the regions `taken`, whose replicas here are gone: at no moment
+    /// has a key two regions.
+    pub(crate) fn replace(&self, view: RegionView, births: &[Arc<Region>], taken: &[RegionId]) {
         let mut published = self.write();
+        for taken in taken {
+            published.views.remove(taken);
+            published.ranges.remove(*taken);
+            published.newborn.remove(taken);
+        }
+        let leads = view.is_leader();
         published.publish(view);
         for birth in births {
             published.ranges.set(birth.id, &birth.range);
+            if leads {
+                published.newborn.insert(birth.id, birth.clone());
+            }
         }
+        self.count_newborns(&published);
     }
 
     /// Parts that were cut off a region which is gone, or about to go.
@@ -208,6 +351,10 @@ impl RegionViews {
         let mut published = self.write();
         published.views.remove(&region);
         published.ranges.remove(region);
+        published.newborn.remove(&region);
+        self.count_newborns(&published);
+        drop(published);
+        self.safe_times.forget(region);
     }
 }
 
@@ -222,7 +369,18 @@ impl Published {
             assert!(view.term >= old.term, "region {id}: term went back");
             assert!(view.applied >= old.applied, "region {id}: applied index went back");
         }
+        if view.serves_reads || view.leader.is_some_and(|leader| leader.id != view.peer.id) {
+            self.newborn.remove(&id);
+        }
         self.ranges.set(id, &view.region.range);
         self.views.insert(id, Arc::new(view));
+    }
+
+    /// The region to the left that was cut off by the same split, if it is led here.
+    fn sibling(&self, region: &Region) -> Option<Arc<Region>> {
+        let id = self.ranges.ending_at(&region.range.start)?;
+        let led = self.views.get(&id).filter(|view| view.is_leader()).map(|view| &view.region);
+        let sibling = led.or(self.newborn.get(&id))?;
+        (sibling.epoch.version == region.epoch.version).then(|| sibling.clone())
     }
 }

@@ -37,11 +37,14 @@
 use base::{Entry, EntryKind, KeyRange, Peer, PeerId, RegionId, StoreId};
 use bytes::Bytes;
 use proto::eraftpb::{self, MessageType};
-use proto::{metapb, raft_serverpb};
+use proto::raft_serverpb::{self, ExtraMessageType};
+use proto::{
+    epoch_from_proto, epoch_to_proto, metapb, peer_from_proto, peer_to_proto, region_from_proto,
+    region_to_proto,
+};
 use raft::{AppendOutcome, Body, ConfState, Joint, Leave, LogPos, Message, Snapshot};
 
-use crate::input::RaftMessage;
-use crate::states::{epoch_from_proto, epoch_to_proto, peer_from_proto, peer_to_proto};
+use crate::input::{RaftMessage, SnapshotCredit, StoreAlive};
 
 /// `extra_ctx` of a message with a range.
 const HAS_RANGE: &[u8] = &[1];
@@ -84,6 +87,7 @@ pub fn raft_message_to_proto(message: RaftMessage) -> raft_serverpb::RaftMessage
         message: Some(message_to_proto(message.message)),
         region_epoch: Some(epoch_to_proto(message.epoch)),
         is_tombstone: message.tombstone,
+        merge_target: message.merged_into.map(|target| region_to_proto(&target)),
         start_key: range.start,
         end_key: range.end,
         extra_ctx,
@@ -115,7 +119,88 @@ pub fn raft_message_from_proto(
         message: raft,
         range: (message.extra_ctx == HAS_RANGE).then_some(range),
         tombstone: message.is_tombstone,
+        merged_into: message
+            .merge_target
+            .as_ref()
+            .map(|target| Box::new(region_from_proto(target))),
     })
+}
+
+/// A sign of life as it is sent: `MsgHibernateRequest` from a store that wants an answer,
+/// `MsgHibernateResponse` from one that answers, with the sender's incarnation as `index`. It
+/// speaks for all groups of the two stores and so names none of them.
+pub fn alive_to_proto(alive: StoreAlive) -> raft_serverpb::RaftMessage {
+    let kind = match alive.asks {
+        true => ExtraMessageType::MsgHibernateRequest,
+        false => ExtraMessageType::MsgHibernateResponse,
+    };
+    let extra = raft_serverpb::ExtraMessage {
+        r#type: kind.into(),
+        index: alive.incarnation,
+        ..Default::default()
+    };
+    let peer = |store: StoreId| metapb::Peer { store_id: store.0, ..Default::default() };
+    raft_serverpb::RaftMessage {
+        region_id: RegionId::SYSTEM.0,
+        from_peer: Some(peer(alive.from)),
+        to_peer: Some(peer(alive.to)),
+        extra_msg: Some(extra),
+        ..Default::default()
+    }
+}
+
+/// The sign of life that the message is, if it is one. It has a sender and a receiver then.
+pub fn alive_from_proto(message: &raft_serverpb::RaftMessage) -> Option<StoreAlive> {
+    let extra = message.extra_msg.as_ref()?;
+    let asks = match ExtraMessageType::try_from(extra.r#type) {
+        Ok(ExtraMessageType::MsgHibernateRequest) => true,
+        Ok(ExtraMessageType::MsgHibernateResponse) => false,
+        _ => return None,
+    };
+    let store = |peer: &Option<metapb::Peer>| {
+        let store = StoreId(peer.as_ref()?.store_id);
+        (store.0 != 0).then_some(store)
+    };
+    let (from, to) = (store(&message.from_peer)?, store(&message.to_peer)?);
+    Some(StoreAlive { from, to, incarnation: extra.index, asks })
+}
+
+/// A word about room for a snapshot as it is sent: `MsgSnapGenPrecheckRequest` from a leader that
+/// asks, `MsgSnapGenPrecheckResponse` from a store that has room, with the leader's term as
+/// `index`.
+pub fn credit_to_proto(credit: SnapshotCredit) -> raft_serverpb::RaftMessage {
+    let kind = match credit.asks {
+        true => ExtraMessageType::MsgSnapGenPrecheckRequest,
+        false => ExtraMessageType::MsgSnapGenPrecheckResponse,
+    };
+    let extra = raft_serverpb::ExtraMessage {
+        r#type: kind.into(),
+        index: credit.term,
+        snap_gen_precheck_passed: !credit.asks,
+        ..Default::default()
+    };
+    raft_serverpb::RaftMessage {
+        region_id: credit.region_id.0,
+        from_peer: Some(peer_to_proto(&credit.from)),
+        to_peer: Some(peer_to_proto(&credit.to)),
+        extra_msg: Some(extra),
+        ..Default::default()
+    }
+}
+
+/// The word about room for a snapshot that the message is, if it is one.
+pub fn credit_from_proto(message: &raft_serverpb::RaftMessage) -> Option<SnapshotCredit> {
+    let extra = message.extra_msg.as_ref()?;
+    let asks = match ExtraMessageType::try_from(extra.r#type) {
+        Ok(ExtraMessageType::MsgSnapGenPrecheckRequest) => true,
+        Ok(ExtraMessageType::MsgSnapGenPrecheckResponse) => false,
+        _ => return None,
+    };
+    let from = peer(message.from_peer.as_ref(), "a sender").ok()?;
+    let to = peer(message.to_peer.as_ref(), "a receiver").ok()?;
+    let is_sound = message.region_id != 0 && asks != extra.snap_gen_precheck_passed;
+    let (region_id, term) = (RegionId(message.region_id), extra.index);
+    is_sound.then_some(SnapshotCredit { region_id, from, to, term, asks })
 }
 
 /// The store that a message is for, without reading the rest; `None` if it does not say.
@@ -314,7 +399,7 @@ fn context(wire: &eraftpb::Message) -> Result<u64, WireError> {
     wire.context[..].try_into().map(u64::from_be_bytes).map_err(wrong)
 }
 
-fn entry_to_proto(entry: Entry) -> eraftpb::Entry {
+pub(crate) fn entry_to_proto(entry: Entry) -> eraftpb::Entry {
     eraftpb::Entry {
         entry_type: i32::from(entry.kind as u8),
         term: entry.term,
@@ -324,7 +409,7 @@ fn entry_to_proto(entry: Entry) -> eraftpb::Entry {
     }
 }
 
-fn entry_from_proto(entry: eraftpb::Entry) -> Result<Entry, WireError> {
+pub(crate) fn entry_from_proto(entry: eraftpb::Entry) -> Result<Entry, WireError> {
     let number = entry.entry_type;
     let kind = u8::try_from(number).ok().and_then(EntryKind::from_number);
     let kind = kind.ok_or(WireError::Unknown { what: "an entry of kind", number })?;

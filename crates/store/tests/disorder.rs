@@ -10,13 +10,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use base::{Instant, PeerChange, PeerRole, Prng, RegionId, StoreId};
+use base::{Instant, PeerChange, PeerRole, Prng, RegionId, StoreId, TimeStamp};
 use common::{Cluster, Node, Slot, TICK, cut, header_of, learner, remove, voter};
 use storage::engine::{Cf, Engine};
 use storage::keys;
 use store::{
-    ChangePeersRequest, Proposal, RegionView, ShardConfig, ShardInput, SplitRequest,
-    TransferRequest, Writes,
+    ChangePeersRequest, FlashbackRequest, MergeRequest, Proposal, Purpose, RegionView,
+    RequestHeader, ShardConfig, ShardInput, SplitRequest, TransferRequest, Writes,
 };
 
 const STORES: u64 = 5;
@@ -42,6 +42,13 @@ impl Register {
     }
 }
 
+fn flashback(node: &mut Node, view: &RegionView, began: Option<TimeStamp>) -> Slot {
+    let slot = Slot::default();
+    let request = FlashbackRequest { header: header_of(view), began, reply: slot.reply() };
+    node.inbox.push(ShardInput::Flashback(request));
+    slot
+}
+
 fn value_of(node: &Node, key: &[u8]) -> u64 {
     let found = node.machine.engine.get(Cf::Write, &keys::data_key(key)).expect("readable");
     found.map_or(0, |value| u64::from_be_bytes(value[..].try_into().expect("eight bytes")))
@@ -64,6 +71,9 @@ impl Run {
             seed,
             log_entries_max: 5 + prng.below(30),
             election_ticks: 10,
+            sleep_ticks: [0, 3, 20][prng.below(3) as usize],
+            report_interval: TICK * 10,
+            hand_over_ticks: [0, 4][prng.below(2) as usize],
             ..ShardConfig::default()
         };
         let members = 1 + prng.below(3);
@@ -107,8 +117,12 @@ impl Run {
         if register.last > 2 {
             writes.delete(Cf::Default, &[&key[..], &(register.last - 2).to_be_bytes()].concat());
         }
-        let proposal =
-            Proposal { header: header_of(&view), writes, only_in_term: None, reply: slot.reply() };
+        let purpose = match view.region.flashback.is_some() && self.prng.one_in(2) {
+            true => Purpose::Flashback,
+            false => Purpose::Any,
+        };
+        let header = RequestHeader { purpose, ..header_of(&view) };
+        let proposal = Proposal { header, writes, only_in_term: None, reply: slot.reply() };
         register.open = Some((register.last, slot.clone()));
         self.cluster.nodes[at].inbox.push(ShardInput::Propose(proposal));
         self.slots.push(("write", slot));
@@ -167,6 +181,39 @@ impl Run {
         self.slots.push(("split", slot));
     }
 
+    /// A region shall become a part of one of its neighbours, as somebody knows it.
+    fn merge(&mut self) {
+        let Some((at, view)) = self.some_leader() else { return };
+        let next = |other: &RegionView| {
+            let (ours, theirs) = (&view.region, &other.region);
+            let meets = ours.end() == theirs.start() && !ours.end().is_empty()
+                || theirs.end() == ours.start() && !theirs.end().is_empty();
+            meets && theirs.has_members_like(ours)
+        };
+        let all = self.cluster.nodes.iter().flat_map(|node| node.views.all());
+        let mut targets: Vec<_> = all.filter(|other| next(other)).collect();
+        if targets.is_empty() {
+            return;
+        }
+        let target = targets.swap_remove(self.prng.below(targets.len() as u64) as usize);
+        let slot = Slot::default();
+        let target = (*target.region).clone();
+        let request = MergeRequest { header: header_of(&view), target, reply: slot.reply() };
+        self.cluster.nodes[at].inbox.push(ShardInput::Merge(request));
+        self.slots.push(("merge", slot));
+    }
+
+    /// A region is closed for a flashback, or opened again.
+    fn flashback(&mut self) {
+        let Some((at, view)) = self.some_leader() else { return };
+        let began = match view.region.flashback.is_some() {
+            true if self.prng.one_in(8) => Some(TimeStamp(self.prng.below(100))),
+            false if self.prng.one_in(3) => Some(TimeStamp(self.prng.below(100))),
+            _ => None,
+        };
+        self.slots.push(("flashback", flashback(&mut self.cluster.nodes[at], &view, began)));
+    }
+
     fn stop_or_start(&mut self) {
         let store = 1 + self.prng.below(STORES);
         if self.cluster.down.contains(&StoreId(store)) {
@@ -182,11 +229,13 @@ impl Run {
 
     fn happen(&mut self, loss: u64) {
         match self.prng.below(40) {
-            0..20 => self.write(),
-            20..25 => self.change(),
-            25..27 => self.transfer(),
-            27 => self.split(),
+            0..18 => self.write(),
+            18..22 => self.change(),
+            22..24 => self.transfer(),
+            24..26 => self.split(),
+            26 | 27 => self.merge(),
             28 => self.stop_or_start(),
+            30 => self.flashback(),
             29 => {
                 self.cluster.cut.clear();
                 if self.prng.one_in(2) {
@@ -242,14 +291,42 @@ impl Run {
             self.cluster.start(store.0);
         }
         for _ in 0..100 {
+            self.open_all();
             self.cluster.ticks(10);
+            self.cluster.rouse();
+            self.cluster.tick();
             if let Some(regions) = self.whole() {
                 return regions;
             }
         }
         let views = self.cluster.nodes.iter().map(|node| (node.machine.store_id, node.views.all()));
-        let views: Vec<_> = views.collect();
-        panic!("seed {}: regions do not come together: {views:#?}", self.seed);
+        for (store, views) in views {
+            for view in views {
+                let (region, peers) = (&view.region, &view.region.peers);
+                let peers: Vec<_> = peers.iter().map(|p| (p.id.0, p.store_id.0, p.role)).collect();
+                println!(
+                    "{store}: {} {:?} {} {peers:?} leader {:?} term {} applied {} lease {:?}",
+                    region.id,
+                    region.range,
+                    region.epoch,
+                    view.leader.map(|p| p.id.0),
+                    view.term,
+                    view.applied,
+                    view.lease_until
+                );
+            }
+        }
+        panic!("seed {}: regions do not come together at {:?}", self.seed, self.cluster.now);
+    }
+
+    /// No region stays closed.
+    fn open_all(&mut self) {
+        for node in &mut self.cluster.nodes {
+            let views = node.views.all().into_iter();
+            for view in views.filter(|view| view.is_leader() && view.region.flashback.is_some()) {
+                flashback(node, &view, None);
+            }
+        }
     }
 
     /// The regions that are led, if they hold all keys.
@@ -305,6 +382,8 @@ impl Run {
             self.cluster.start(store);
         }
         self.cluster.ticks(30);
+        self.cluster.find_owners();
+        self.cluster.ticks(5);
         for node in &self.cluster.nodes {
             let id = node.machine.store_id;
             let mut rows = node.contents(RegionId(2), &common::everything());
@@ -316,11 +395,8 @@ impl Run {
             assert_eq!(rows, [], "seed {}: data of nobody on store {id}", self.seed);
             let log = node.machine.open_log_reader();
             for region in log.regions().into_iter().filter(|id| log.last_index(*id) > 0) {
-                // A log without any record may be of a split that the engine has forgotten.
-                let record = node.machine.engine.get(Cf::Raft, &keys::region_state_key(region));
-                let known = record.expect("readable").is_some();
                 let lives = node.views.get(region).is_some();
-                assert!(lives || !known, "seed {}: a log of {region} on store {id}", self.seed);
+                assert!(lives, "seed {}: a log of {region} on store {id}", self.seed);
             }
             let left = storage::disk::Disk::list(&node.machine.disk, Path::new("snap"));
             let left = left.expect("a folder");
@@ -360,5 +436,6 @@ fn calm_after_any_disorder() {
     println!("{done:?}, {snapshots} snapshots");
     if seeds().count() > 20 {
         assert!(done["change"] > 20 && done["split"] > 20 && snapshots > 20, "{done:?}");
+        assert!(done["flashback"] > 20, "{done:?}");
     }
 }

@@ -259,6 +259,7 @@ fn what_an_uninitialised_peer_voted_survives_a_power_loss() {
             message: raft::Message { from: PeerId(from), to: PeerId(to), term, body },
             range: Some(everything()),
             tombstone: false,
+            merged_into: None,
         }
     };
     cluster.cut.push(StoreId(4));
@@ -284,4 +285,23 @@ fn what_an_uninitialised_peer_voted_survives_a_power_loss() {
         assert_eq!(ask(&mut cluster, 102, 204), [false]);
     }
     assert!(cluster.node(4).views.get(RegionId(2)).is_none());
+}
+
+/// Who was told of a change may take away the store that the group needed before.
+#[test]
+fn a_change_that_was_told_outlives_a_power_loss() {
+    for seed in 0..10 {
+        let mut prng = Prng::new(seed);
+        let mut cluster = cluster(2);
+        cluster.change(REGION, &[learner(203, 3)]);
+        cluster.change(REGION, &[voter(203, 3)]);
+        assert_eq!(cluster.check_equal(REGION).peers.len(), 3);
+        let leader = cluster.leader() as u64 + 1;
+        let gone = if leader == 3 { 1 } else { leader };
+        let others: Vec<u64> = (1..=3).filter(|store| *store != gone).collect();
+        cluster.stop(gone, None);
+        others.iter().for_each(|store| cluster.stop(*store, Some(&mut prng)));
+        others.iter().for_each(|store| cluster.start(*store));
+        cluster.put(REGION, b"z", b"later");
+    }
 }

@@ -7,12 +7,13 @@ use pontoon_store as store;
 
 use std::path::Path;
 
-use base::{PeerId, Prng, RegionId, StoreId};
+use base::{Instant, PeerId, Prng, RegionId, StoreId};
 use bytes::Bytes;
-use common::{Cluster, REGION, learner};
+use common::{Cluster, Machine, REGION, Slot, header_of, learner, region_on, remove};
 use storage::engine::{Cf, Engine};
 use storage::keys;
-use store::{Milestone, ShardConfig, ShardInput, Writes};
+use store::snapshot::BUILDS_MAX;
+use store::{ApplyInput, ChangePeersRequest, Job, Milestone, ShardConfig, ShardInput, Writes};
 
 const LIMIT: u64 = 10;
 
@@ -226,15 +227,7 @@ fn an_install_blocks_nobody_else() {
     }
     cluster.put(left, b"b", b"new");
     cluster.start(3);
-    // Store 3 does no job beside syncs: the install hangs.
-    for _ in 0..60 {
-        cluster.now = cluster.now + common::TICK;
-        round(&mut cluster, |node| {
-            if matches!(node.jobs.front(), Some(store::Job::SyncEngine)) {
-                node.run_job();
-            }
-        });
-    }
+    hang(&mut cluster);
     assert_eq!(step_of(&mut cluster), (1, true), "it hangs");
     assert_eq!(cluster.node(3).get(b"b").as_deref(), Some(&b"new"[..]), "the other one goes on");
     let slot = cluster.node(1).views.get(left).expect("here");
@@ -242,6 +235,43 @@ fn an_install_blocks_nobody_else() {
     cluster.ticks(60);
     cluster.check_equal(REGION);
     cluster.check_equal(left);
+}
+
+/// A replica that is removed while a snapshot is on its way into it is not torn out of that: it
+/// goes, with all its data, once the snapshot is in.
+#[test]
+fn who_is_removed_while_it_installs_goes_behind_it() {
+    let mut cluster = behind();
+    cluster.start(3);
+    hang(&mut cluster);
+    assert_eq!(step_of(&mut cluster), (1, true), "it hangs");
+    let slot = Slot::default();
+    let (header, changes) = (header_of(&cluster.view(0, REGION)), vec![remove(103)]);
+    let request = ChangePeersRequest { header, changes, reply: slot.reply() };
+    cluster.nodes[0].inbox.push(ShardInput::ChangePeers(request));
+    hang(&mut cluster);
+    hang(&mut cluster);
+    assert!(slot.is_ok(), "{:?}", slot.answer());
+    assert_eq!(step_of(&mut cluster), (1, true), "it was told, and hangs on");
+    cluster.ticks(100);
+    let tombstone = proto::raft_serverpb::PeerState::Tombstone as i32;
+    assert_eq!(step_of(&mut cluster).0, tombstone);
+    assert_eq!(cluster.node(3).contents(REGION, &common::everything()), []);
+    assert_eq!(cluster.node(3).machine.open_log_reader().last_index(REGION), 0);
+    let left = storage::disk::Disk::list(&cluster.node(3).machine.disk, Path::new("snap"));
+    assert_eq!(left.expect("a folder"), [""; 0], "no files stay");
+}
+
+/// Store 3 does no job beside syncs for a while: an install does not get on.
+fn hang(cluster: &mut Cluster) {
+    for _ in 0..60 {
+        cluster.now = cluster.now + common::TICK;
+        round(cluster, |node| {
+            if matches!(node.jobs.front(), Some(store::Job::SyncEngine)) {
+                node.run_job();
+            }
+        });
+    }
 }
 
 /// Stores 1 and 2 do all that they can, store 3 takes three turns and then does `jobs`.
@@ -257,6 +287,9 @@ fn round(cluster: &mut Cluster, jobs: impl Fn(&mut common::Node)) {
         jobs(node);
         let sent: Vec<_> = cluster.nodes.iter_mut().flat_map(|node| node.sent.drain(..)).collect();
         sent.into_iter().for_each(|message| cluster.carry(message, false));
+        let nodes = &mut cluster.nodes;
+        let credits: Vec<_> = nodes.iter_mut().flat_map(|node| node.credits.drain(..)).collect();
+        credits.into_iter().for_each(|credit| cluster.carry_credit(credit, false));
     }
 }
 
@@ -284,4 +317,25 @@ fn steps_of_a_life_are_durable_when_told() {
         });
     }
     assert_eq!(seen.into_inner(), [Milestone::Applying, Milestone::Installed]);
+}
+
+/// Each that is being made keeps the engine from forgetting: the others wait, and hold nothing.
+#[test]
+fn only_so_many_are_made_at_once() {
+    let machine = Machine::new(1);
+    machine.found(&region_on(&[1]));
+    let mut node = machine.start(ShardConfig::default());
+    node.settle(Instant::ZERO);
+    let wanted = |to| ApplyInput::Snapshot { region_id: REGION, to: PeerId(to), at_least: 0 };
+    node.apply_inbox.extend((201..=205).map(wanted));
+    node.turn_applier();
+    let mut made = Vec::new();
+    while let Some(job) = node.jobs.pop_front() {
+        let Job::BuildSnapshot(build) = job else { panic!("{job:?}") };
+        assert!(node.jobs.len() < BUILDS_MAX);
+        made.push(build.to.0);
+        node.apply_inbox.push(ApplyInput::SnapshotBuilt);
+        node.turn_applier();
+    }
+    assert_eq!(made, [201, 202, 203, 204, 205]);
 }

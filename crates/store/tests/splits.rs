@@ -6,7 +6,9 @@ mod common;
 use pontoon_store as store;
 
 use base::{KeyRange, PeerId, Prng, RegionId, StoreId};
-use common::{Cluster, REGION, learner, remove};
+use common::{Cluster, REGION, TICK, learner, remove};
+use storage::engine::{Cf, Engine};
+use storage::keys;
 use store::ShardConfig;
 
 const LEFT: RegionId = RegionId(20);
@@ -91,6 +93,7 @@ fn a_part_waits_until_its_keys_are_free() {
         message: raft::Message { from: from.id, to: to.id, term, body },
         range: Some(leader.region.range.clone()),
         tombstone: false,
+        merged_into: None,
     };
     for _ in 0..blocked {
         let node = cluster.node(2);
@@ -235,4 +238,87 @@ fn a_write_does_not_slip_through_a_split() {
     assert!(slot.is_ok());
     assert!(matches!(late.error(), store::RegionError::EpochNotMatch { .. }));
     assert_eq!(node.get(b"b").as_deref(), Some(&b"v"[..]));
+}
+
+/// The power takes the split from the engine of store 3, but not the part's log; then both the
+/// region and its part are taken away from that store before it hears that the split is committed.
+#[test]
+fn the_log_of_a_lost_part_goes_once_placement_says_so() {
+    let mut lost = 0;
+    for seed in 0..12 {
+        let report_interval = TICK * 20;
+        let mut cluster =
+            Cluster::with(3, 3, ShardConfig { report_interval, ..Default::default() });
+        while cluster.leader() != 0 {
+            cluster.transfer(REGION, PeerId(101));
+            cluster.ticks(3);
+        }
+        cluster.ticks(60);
+        cluster.split(REGION, b"j", 20);
+        cluster.ticks(2);
+        assert!(cluster.node(3).views.get(LEFT).is_some());
+        cluster.stop(3, Some(&mut Prng::new(seed)));
+        let machine = cluster.node(3).machine.clone();
+        let record = || machine.engine.get(Cf::Raft, &keys::region_state_key(LEFT));
+        lost += u32::from(record().expect("readable").is_none());
+        for (region, peer) in [(REGION, 103), (LEFT, 203)] {
+            cluster.change(region, &[remove(peer)]);
+        }
+        cluster.start(3);
+        cluster.ticks(120);
+        cluster.find_owners();
+        cluster.ticks(5);
+        assert_eq!(cluster.node(3).views.all().len(), 0, "seed {seed}");
+        let log = machine.open_log_reader();
+        let entries = [REGION, LEFT].map(|region| log.last_index(region));
+        assert_eq!(entries, [0, 0], "seed {seed}: no log stays");
+        assert_eq!(cluster.node(3).contents(REGION, &KeyRange::all()), [], "seed {seed}");
+        assert!(record().expect("readable").is_some(), "seed {seed}: it is a Tombstone");
+        // It may come back, under another name.
+        cluster.change(LEFT, &[learner(303, 3)]);
+        cluster.ticks(10);
+        cluster.check_equal(LEFT);
+    }
+    assert!(lost > 2, "{lost} times the power took the split");
+}
+
+/// The same, and the part has become a part of the region again before that store comes back: no
+/// region of its name is known to anybody.
+#[test]
+fn the_log_of_a_lost_part_goes_once_a_store_says_how_it_ended() {
+    let mut lost = 0;
+    for seed in 0..12 {
+        let mut cluster =
+            Cluster::with(3, 3, ShardConfig { report_interval: TICK * 20, ..Default::default() });
+        while cluster.leader() != 0 {
+            cluster.transfer(REGION, PeerId(101));
+            cluster.ticks(3);
+        }
+        cluster.ticks(60);
+        cluster.split(REGION, b"j", 20);
+        cluster.ticks(2);
+        cluster.stop(3, Some(&mut Prng::new(seed)));
+        let machine = cluster.node(3).machine.clone();
+        let record = || machine.engine.get(Cf::Raft, &keys::region_state_key(LEFT));
+        lost += u32::from(record().expect("readable").is_none());
+        for (region, peer) in [(REGION, 103), (LEFT, 203)] {
+            cluster.change(region, &[remove(peer)]);
+        }
+        cluster.ticks(5);
+        cluster.merge(LEFT, REGION);
+        cluster.start(3);
+        for _ in 0..10 {
+            cluster.ticks(12);
+            cluster.find_owners();
+        }
+        let log = machine.open_log_reader();
+        let entries = [REGION, LEFT].map(|region| log.last_index(region));
+        assert_eq!(entries, [0, 0], "seed {seed}: no log stays");
+        assert!(record().expect("readable").is_some(), "seed {seed}: it is a Tombstone");
+        cluster.stop(3, Some(&mut Prng::new(seed)));
+        cluster.start(3);
+        cluster.ticks(10);
+        assert_eq!(machine.open_log_reader().last_index(LEFT), 0, "seed {seed}");
+    }
+    assert!(lost > 2, "{lost} times the power took the split");
 }

@@ -6,8 +6,8 @@ mod common;
 use pontoon_store as store;
 
 use base::{PeerId, Prng};
-use common::{Cluster, Slot, TICK, header_of};
-use store::RegionError;
+use common::{Cluster, REGION, Slot, TICK, header_of};
+use store::{RegionError, ShardInput};
 
 fn put(cluster: &mut Cluster, at: usize, key: &[u8], value: &[u8]) -> Slot {
     let slot = cluster.nodes[at].put(key, value);
@@ -133,4 +133,29 @@ fn a_request_for_another_peer_is_not_taken_for_ours() {
     let other = header_of(&cluster.nodes[(leader + 1) % 3].view());
     let error = cluster.nodes[leader].views.route(&other).expect_err("another store");
     assert!(matches!(error, RegionError::StoreNotMatch { .. }), "{error:?}");
+}
+
+/// A follower whose disk is full takes nothing more, so that it lives; the others go on, and when
+/// it has room again it gets what it missed.
+#[test]
+fn a_follower_with_a_full_disk_waits_for_room() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let full = (leader + 1) % 3;
+    cluster.put(REGION, b"before", b"v");
+    cluster.ticks(3);
+    cluster.nodes[full].inbox.push(ShardInput::DiskFull(true));
+    for i in 0..20u8 {
+        cluster.put(REGION, &[i], b"meanwhile");
+    }
+    cluster.ticks(30);
+    assert_eq!(cluster.leader(), leader, "it goes on to follow");
+    assert_eq!(cluster.nodes[full].get(b"before").as_deref(), Some(&b"v"[..]));
+    let log = cluster.nodes[full].machine.open_log_reader().last_index(REGION);
+    let whole = cluster.nodes[leader].machine.open_log_reader().last_index(REGION);
+    assert!(log + 20 <= whole, "it holds {log} entries of {whole}");
+    cluster.nodes[full].inbox.push(ShardInput::DiskFull(false));
+    cluster.ticks(10);
+    cluster.check_equal(REGION);
+    assert_eq!(cluster.snapshots, []);
 }

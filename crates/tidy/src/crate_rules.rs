@@ -8,18 +8,20 @@ use crate::manifest::{self, Dependency};
 use crate::tree::File;
 
 /// Which of our crates each one may use. Down only: see docs/ARCHITECTURE.md.
-const MAY_USE: [(&str, &[&str]); 11] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("base", &[]),
-    ("proto", &[]),
+    ("proto", &["base"]),
     ("tidy", &[]),
     ("raft", &["base"]),
     ("storage", &["base"]),
-    ("sim", &["base", "raft"]),
     ("txn", &["base", "proto", "storage"]),
+    // Speaks the protocol and nothing else, so that it is the same client over any link.
+    ("client", &["base", "proto"]),
     ("placement", &["base", "proto"]),
     ("store", &["base", "proto", "raft", "storage"]),
     ("server", &["base", "proto", "raft", "storage", "txn", "placement", "store"]),
-    ("pontoon", &["base", "proto", "server"]),
+    ("sim", &["base", "proto", "raft", "storage", "txn", "placement", "store", "client"]),
+    ("pontoon", &["base", "proto", "server", "client"]),
 ];
 
 /// Other people's crates that one core crate may name.

@@ -51,6 +51,12 @@ pub enum RequestError {
         /// User form.
         key: Bytes,
     },
+    /// A key or range of a transaction that does not lie where the request's version has them.
+    #[error("key mode mismatch: in API V2 the key {} is not a transactional key", hex(key))]
+    TxnKeyMode {
+        /// User form.
+        key: Bytes,
+    },
     /// No such column family in this mode.
     #[error("invalid column family `{name}` for raw data")]
     ColumnFamily {

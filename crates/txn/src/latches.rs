@@ -21,7 +21,10 @@
 //!    it have released.
 //! 4. Memory is proportional to the commands that hold or wait.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
+
+use crate::rule::{Rule, keep};
 
 /// A command, numbered by whoever owns the latches. Not to be used again before it was released.
 pub type CommandId = u64;
@@ -39,10 +42,46 @@ pub enum Acquired {
 /// The latches of one store.
 #[derive(Debug, Default)]
 pub struct Latches {
-    /// Who stands for a key, by its hash. Never an empty queue.
-    queues: BTreeMap<u64, VecDeque<CommandId>>,
-    /// Which hashes a command stands for, sorted, each once.
-    commands: BTreeMap<CommandId, Vec<u64>>,
+    /// Who stands for a key, by its hash.
+    queues: BTreeMap<u64, Queue>,
+    /// Which hashes a command stands for.
+    commands: BTreeMap<CommandId, Hashes>,
+}
+
+/// Who stands for a key. Usually nobody waits.
+#[derive(Debug)]
+struct Queue {
+    first: CommandId,
+    others: VecDeque<CommandId>,
+}
+
+/// The hashes of a command's keys, sorted, each once. Usually few keys are one.
+#[derive(Debug)]
+enum Hashes {
+    One(u64),
+    Many(Box<[u64]>),
+}
+
+impl Hashes {
+    fn of<'a>(keys: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut keys = keys.into_iter();
+        let (first, second) = (keys.next(), keys.next());
+        if let (Some(only), None) = (first, second) {
+            return Self::One(hash(only));
+        }
+        let all = first.into_iter().chain(second).chain(keys);
+        let mut hashes: Vec<u64> = all.map(hash).collect();
+        hashes.sort_unstable();
+        hashes.dedup();
+        Self::Many(hashes.into())
+    }
+
+    fn all(&self) -> &[u64] {
+        match self {
+            Self::One(hash) => std::slice::from_ref(hash),
+            Self::Many(hashes) => hashes,
+        }
+    }
 }
 
 impl Latches {
@@ -58,16 +97,22 @@ impl Latches {
         command: CommandId,
         keys: impl IntoIterator<Item = &'a [u8]>,
     ) -> Acquired {
-        let mut hashes: Vec<u64> = keys.into_iter().map(hash).collect();
-        hashes.sort_unstable();
-        hashes.dedup();
-        for hash in &hashes {
-            self.queues.entry(*hash).or_default().push_back(command);
+        let hashes = Hashes::of(keys);
+        let mut first = true;
+        for hash in hashes.all() {
+            match self.queues.entry(*hash) {
+                Entry::Vacant(free) => {
+                    free.insert(Queue { first: command, others: VecDeque::new() });
+                }
+                Entry::Occupied(mut taken) => {
+                    first = false;
+                    taken.get_mut().others.push_back(command);
+                }
+            }
         }
-        let first = self.is_first(command, &hashes);
         let before = self.commands.insert(command, hashes);
         assert!(before.is_none(), "command {command} asked for latches twice");
-        if first { Acquired::Granted } else { Acquired::Waiting }
+        if first || !keep(Rule::LatchUntilApplied) { Acquired::Granted } else { Acquired::Waiting }
     }
 
     /// Takes a command out, whether it holds its latches or still waits for them. Returns the
@@ -78,21 +123,27 @@ impl Latches {
         let hashes = self.commands.remove(&command);
         let hashes = hashes.unwrap_or_else(|| panic!("command {command} has no latches"));
         let mut next = Vec::new();
-        for hash in hashes {
-            let queue = self.queues.get_mut(&hash).expect("a command stands in its queues");
-            let place = queue.iter().position(|id| *id == command).expect("it stands there once");
-            queue.remove(place);
-            match queue.front() {
-                Some(first) if place == 0 => next.push(*first),
-                Some(_) => {}
-                None => {
-                    self.queues.remove(&hash);
+        for hash in hashes.all() {
+            let Entry::Occupied(mut queue) = self.queues.entry(*hash) else {
+                unreachable!("a command stands in its queues")
+            };
+            let standing = queue.get_mut();
+            if standing.first != command {
+                let place = standing.others.iter().position(|id| *id == command);
+                standing.others.remove(place.expect("it stands there once"));
+                continue;
+            }
+            match standing.others.pop_front() {
+                Some(first) => {
+                    standing.first = first;
+                    next.push(first);
                 }
+                None => drop(queue.remove()),
             }
         }
         next.sort_unstable();
         next.dedup();
-        next.retain(|id| self.is_first(*id, &self.commands[id]));
+        next.retain(|id| self.is_first(*id, self.commands[id].all()));
         next
     }
 
@@ -102,7 +153,7 @@ impl Latches {
     }
 
     fn is_first(&self, command: CommandId, hashes: &[u64]) -> bool {
-        hashes.iter().all(|hash| self.queues[hash].front() == Some(&command))
+        hashes.iter().all(|hash| self.queues[hash].first == command)
     }
 }
 
@@ -133,9 +184,9 @@ mod tests {
         assert_eq!(acquire(&mut latches, 9, &["b", "a"]), Acquired::Waiting);
         assert_eq!(acquire(&mut latches, 10, &["c"]), Acquired::Granted);
         assert_eq!(latches.release(7), [8]);
-        assert_eq!(latches.release(10), []);
+        assert!(latches.release(10).is_empty());
         assert_eq!(latches.release(8), [9]);
-        assert_eq!(latches.release(9), []);
+        assert!(latches.release(9).is_empty());
         assert!(latches.is_empty());
     }
 
@@ -148,7 +199,7 @@ mod tests {
         assert_eq!(latches.release(2), [3]);
         assert_eq!(acquire(&mut latches, 4, &[]), Acquired::Granted);
         for id in [1, 3, 4] {
-            assert_eq!(latches.release(id), []);
+            assert!(latches.release(id).is_empty());
         }
         assert!(latches.is_empty());
     }

@@ -7,7 +7,9 @@
 
 mod bootstrap;
 mod config;
+mod etcd;
 mod gc;
+mod goals;
 mod host;
 mod keyspaces;
 mod lookups;
@@ -16,5 +18,6 @@ mod region_map;
 mod region_model;
 mod replicas;
 mod splits;
+mod store_removal;
 mod stores;
 mod timestamps;

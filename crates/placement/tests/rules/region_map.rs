@@ -50,16 +50,26 @@ fn either_half_of_a_split_may_report_first() {
         // The original id keeps the right part.
         let (left, right) = (region(8, "", "m", 2), region(2, "m", "", 2));
         let (first, second) = if left_first { (left, right) } else { (right, left) };
-        let (first_id, held, gap) =
+        let (first_id, held, other) =
             (first.id, first.start_key.clone(), if left_first { "m" } else { "" });
         host.heartbeat(first).unwrap();
-        assert_eq!(host.map(), [first_id], "the parent is older than its child");
         assert_eq!(
             host.get_region(std::str::from_utf8(&held).unwrap()).region.unwrap().id,
             first_id
         );
-        let nobody = host.get_region(gap);
-        assert!(nobody.region.is_none() && nobody.header.unwrap().error.is_none());
+        let found = host.get_region(other);
+        assert_eq!(found.header.unwrap().error, None);
+        match left_first {
+            // The parent is told as it was, without what its child has.
+            true => {
+                let rest = found.region.unwrap();
+                assert_eq!((rest.id, rest.region_epoch.unwrap().version), (2, 1));
+                assert_eq!((&rest.start_key[..], &rest.end_key[..]), (&b"m"[..], &b""[..]));
+                assert_eq!(host.map(), [8, 2]);
+            }
+            // Nobody knows the child yet.
+            false => assert!(found.region.is_none() && host.map() == [2]),
+        }
         host.heartbeat(second).unwrap();
         assert_eq!(host.map(), [8, 2]);
         // The parent's leader of before the split comes late.
@@ -75,7 +85,8 @@ fn an_older_region_that_overlaps_leaves_and_a_newer_one_refuses() {
     }
     refused(&mut host, &heartbeat(region(30, "a", "c", 3)));
     host.heartbeat(region(30, "a", "c", 4)).unwrap(); // Equally new: the later report counts.
-    assert_eq!(host.map(), [30, 20]);
+    // Of what is older, the rest stays.
+    assert_eq!(host.map(), [2, 30, 20]);
     host.heartbeat(region(40, "", "", 9)).unwrap();
     assert_eq!(host.map(), [40]);
     assert!(host.placement.regions().get(RegionId(20)).is_none());

@@ -33,7 +33,21 @@ impl Model {
                 return false;
             }
         }
-        self.regions.retain(|old| old.id != new.id && !old.range.overlaps(&new.range));
+        self.regions.retain_mut(|old| {
+            if old.id == new.id {
+                return false;
+            }
+            if !old.range.overlaps(&new.range) {
+                return true;
+            }
+            // What is left of an older one, to the right or else to the left.
+            let right = KeyRange::new(new.range.end.clone(), old.range.end.clone());
+            let left = KeyRange::new(old.range.start.clone(), new.range.start.clone());
+            let has_right = !new.range.end.is_empty() && !right.is_empty();
+            let has_left = !new.range.start.is_empty() && !left.is_empty();
+            old.range = if has_right { right } else { left };
+            old.version < new.version && (has_right || has_left)
+        });
         self.regions.push(new);
         self.regions.sort_by(|a, b| a.range.start.cmp(&b.range.start));
         true

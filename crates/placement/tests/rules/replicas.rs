@@ -16,24 +16,24 @@ const SYSTEM: u64 = u64::MAX;
 const DOWN: Duration = Duration::from_secs(30 * 60);
 
 /// A region's group: what its leader would report.
-struct Group {
-    meta: metapb::Region,
-    leader: metapb::Peer,
+pub(crate) struct Group {
+    pub(crate) meta: metapb::Region,
+    pub(crate) leader: metapb::Peer,
     /// Peers that have not caught up.
-    pending: BTreeSet<u64>,
+    pub(crate) pending: BTreeSet<u64>,
 }
 
 /// Groups on stores that report, and do what they are told, once a second.
-struct Fake {
-    host: Host,
-    groups: BTreeMap<u64, Group>,
+pub(crate) struct Fake {
+    pub(crate) host: Host,
+    pub(crate) groups: BTreeMap<u64, Group>,
     silent: BTreeSet<u64>,
     stores: Vec<u64>,
     trace: String,
 }
 
 impl Fake {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let host = Host::bootstrapped();
         let mut system = metapb::Region { id: SYSTEM, ..region(2, "", "", 1) };
         system.peers = vec![peer(SYSTEM, 1)];
@@ -50,12 +50,11 @@ impl Fake {
     }
 
     fn group(&mut self, meta: metapb::Region) {
-        let leader = meta.peers[0];
-        let group = Group { meta, leader, pending: BTreeSet::new() };
+        let group = Group::led(meta);
         self.groups.insert(group.meta.id, group);
     }
 
-    fn join(&mut self, id: u64) {
+    pub(crate) fn join(&mut self, id: u64) {
         self.host.put_store(store(id)).unwrap();
         self.stores.push(id);
     }
@@ -97,7 +96,7 @@ impl Fake {
     }
 
     /// A second passes; what was ordered is done, new peers catch up within it.
-    fn round(&mut self) -> usize {
+    pub(crate) fn round(&mut self) -> usize {
         self.host.pass(Duration::from_secs(1));
         self.report();
         let orders = self.look();
@@ -114,6 +113,29 @@ impl Fake {
         assert_eq!((order.epoch.conf_ver, order.epoch.version), (epoch.conf_ver, epoch.version));
         assert_eq!(order.leader.id.0, group.leader.id, "an order for somebody else");
         match &order.step {
+            Step::Split(keys) => {
+                let splits = epoch.version;
+                epoch.version += 1;
+                let [key] = &keys[..] else { panic!("{keys:?}") };
+                let mut left = group.meta.clone();
+                (left.id, left.end_key) = (1_000 * splits + left.id, key.clone());
+                group.meta.start_key.clone_from(key);
+                let before = self.groups.insert(left.id, Group::led(left));
+                assert!(before.is_none(), "two regions of one name");
+                return;
+            }
+            Step::Merge(target) => {
+                let target = target.id.0;
+                let source = self.groups.remove(&order.region_id.0).unwrap().meta;
+                let group = self.groups.get_mut(&target).unwrap();
+                match group.meta.end_key == source.start_key {
+                    true => group.meta.end_key.clone_from(&source.end_key),
+                    false => group.meta.start_key.clone_from(&source.start_key),
+                }
+                let version = epoch_of(&source).max(epoch_of(&group.meta)) + 1;
+                group.meta.region_epoch.as_mut().unwrap().version = version;
+                return;
+            }
             Step::TransferLeader(to) => {
                 group.leader = *group.meta.peers.iter().find(|p| p.id == to.id.0).unwrap();
                 assert!(group.leader.role() == metapb::PeerRole::Voter);
@@ -139,7 +161,7 @@ impl Fake {
     }
 
     /// Until nothing happens for a while.
-    fn settle(&mut self) -> String {
+    pub(crate) fn settle(&mut self) -> String {
         let mut quiet = 0;
         let mut rounds = 0;
         while quiet < 3 {
@@ -163,6 +185,17 @@ impl Fake {
     }
 }
 
+impl Group {
+    fn led(meta: metapb::Region) -> Self {
+        let leader = meta.peers[0];
+        Self { meta, leader, pending: BTreeSet::new() }
+    }
+}
+
+fn epoch_of(region: &metapb::Region) -> u64 {
+    region.region_epoch.unwrap().version
+}
+
 fn change(group: &mut Group, changes: &[PeerChange]) {
     let role = |peer: &mut metapb::Peer| {
         peer.role = match peer.role() {
@@ -177,6 +210,10 @@ fn change(group: &mut Group, changes: &[PeerChange]) {
     for change in changes {
         let peers = &mut group.meta.peers;
         match change {
+            PeerChange::AddLearner(old) if peers.iter().any(|p| p.id == old.id.0) => {
+                let known = peers.iter_mut().find(|p| p.id == old.id.0).unwrap();
+                known.set_role(metapb::PeerRole::Learner);
+            }
             PeerChange::AddLearner(new) => {
                 assert!(peers.iter().all(|p| p.store_id != new.store_id.0 && p.id != new.id.0));
                 let mut learner = peer(new.id.0, new.store_id.0);
@@ -198,7 +235,7 @@ fn change(group: &mut Group, changes: &[PeerChange]) {
 }
 
 /// `1v 4l`: a voter on store 1, which leads, and a learner on store 4. The first leads.
-fn members(group: &Group) -> String {
+pub(crate) fn members(group: &Group) -> String {
     let mut peers = group.meta.peers.clone();
     peers.sort_by_key(|peer| (peer.id != group.leader.id, peer.store_id));
     let name = |peer: &metapb::Peer| {
@@ -370,6 +407,30 @@ fn too_many_copies_and_joint_states_are_cleared_up() {
     assert_eq!(fake.settle(), "2 remove-peer: 1v 4v 5v 6l -> 1v 4v 5v\n");
 }
 
+/// It leads until it notices. (Found by the simulator: `./x sim --seed 28`.)
+#[test]
+fn a_leader_that_was_demoted_is_not_removed() {
+    let mut fake = Fake::new();
+    for id in [4, 5, 6] {
+        fake.join(id);
+    }
+    fake.settle();
+    let group = fake.groups.get_mut(&2).unwrap();
+    let free = [4, 5, 6].into_iter().find(|id| group.meta.peers.iter().all(|p| p.store_id != *id));
+    group.meta.peers.push(peer(900, free.unwrap()));
+    let leader = group.leader.id;
+    let leads = group.meta.peers.iter_mut().find(|peer| peer.id == leader).unwrap();
+    leads.set_role(metapb::PeerRole::Learner);
+    group.leader = *leads;
+    group.meta.region_epoch.as_mut().unwrap().conf_ver += 2;
+    fake.host.pass(Duration::from_secs(1));
+    fake.report();
+    assert_eq!(fake.look(), [], "it is left alone");
+    let group = fake.groups.get_mut(&2).unwrap();
+    group.leader = *group.meta.peers.last().unwrap();
+    assert!(fake.settle().contains("2 remove-peer"), "and goes when another one leads");
+}
+
 #[test]
 fn an_order_is_given_again_and_given_up_and_void_when_the_region_changed() {
     let mut fake = Fake::new();
@@ -532,6 +593,15 @@ fn orders_travel() {
             PeerChange::Remove(PeerId(3)),
         ]),
         Step::TransferLeader(peer(9, PeerRole::Voter)),
+        Step::Split(vec!["m".into()]),
+        Step::Split(vec![]),
+        Step::Merge(base::Region {
+            id: RegionId(9),
+            range: base::KeyRange::new("a", "m"),
+            epoch: base::Epoch { conf_ver: 1, version: 2 },
+            peers: vec![peer(9, PeerRole::Voter)],
+            flashback: None,
+        }),
     ];
     for step in steps {
         let epoch = base::Epoch { conf_ver: 3, version: 7 };
@@ -542,12 +612,12 @@ fn orders_travel() {
         let decoded = pdpb::RegionHeartbeatResponse::decode(&wire.encode_to_vec()[..]).unwrap();
         assert_eq!(decoded, wire);
     }
-    let merge = pdpb::RegionHeartbeatResponse {
+    let other = pdpb::RegionHeartbeatResponse {
         region_epoch: Some(metapb::RegionEpoch::default()),
         target_peer: Some(metapb::Peer::default()),
-        merge: Some(pdpb::Merge::default()),
+        switch_witnesses: Some(pdpb::BatchSwitchWitness::default()),
         ..Default::default()
     };
-    assert_eq!(Order::from_wire(&merge), None, "a kind that nobody here gives");
+    assert_eq!(Order::from_wire(&other), None, "a kind that nobody here gives");
     assert_eq!(Order::from_wire(&pdpb::RegionHeartbeatResponse::default()), None);
 }

@@ -1,6 +1,7 @@
 //! What is wrong with a command line, in one line.
 
 use clap::error::{ContextKind, ErrorKind};
+use client::ApiVersion;
 
 /// The error as one line that names the flag and, where there is a likely one, the flag that was
 /// meant.
@@ -17,6 +18,16 @@ pub fn flag_error(error: &clap::Error) -> String {
         .find_map(|kind| error.get(*kind))
         .map_or_else(String::new, |name| format!(" (did you mean {name}?)"));
     format!("{message}{meant}")
+}
+
+/// The version of the API that a server was started with, as flags have it.
+pub(super) fn api_version(text: &str) -> Result<ApiVersion, String> {
+    match text {
+        "1" => Ok(ApiVersion::V1),
+        "1ttl" => Ok(ApiVersion::V1Ttl),
+        "2" => Ok(ApiVersion::V2),
+        _ => Err("1, 1ttl or 2".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +61,6 @@ mod tests {
         assert!(line("bench raw").contains("<WORKLOAD>"));
         assert!(line("bench raw put --clients 0").contains("at least 1 is needed"));
         assert!(line("bench raw put --ops 5 --duration 1s").contains("cannot be used with"));
-        assert!(line("shell --api-version 3").contains("[possible values: 1, 1ttl, 2]"));
+        assert!(line("shell --api-version 3").contains("1, 1ttl or 2"));
     }
 }

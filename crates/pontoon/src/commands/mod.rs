@@ -1,10 +1,12 @@
 //! The commands of the binary, one module each.
 
 pub mod bench;
+pub mod ctl;
 pub mod dev;
 mod flags;
 pub mod shell;
 pub mod start;
+mod table;
 mod version;
 
 pub use flags::flag_error;
@@ -31,8 +33,8 @@ impl fmt::Display for CommandError {
 
 impl std::error::Error for CommandError {}
 
-impl From<crate::client::ClientError> for CommandError {
-    fn from(error: crate::client::ClientError) -> CommandError {
+impl From<client::ClientError> for CommandError {
+    fn from(error: client::ClientError) -> CommandError {
         CommandError::new(error)
     }
 }

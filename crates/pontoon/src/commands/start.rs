@@ -111,7 +111,11 @@ async fn serve(config: Config, until_stdin_closes: bool) -> Result<(), CommandEr
     let failure = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
-        () = &mut orphaned => None,
+        // The others end, too: there is nobody to hand over to.
+        () = &mut orphaned => {
+            node.halt().await;
+            return Ok(());
+        }
         failure = node.failed() => Some(failure),
     };
     node.stop().await;

@@ -100,6 +100,56 @@ ok
 }
 
 #[test]
+fn the_shell_has_transactions() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let node = Node::start(folder.path(), &["--api-version", "2"]);
+    let flags = ["--api-version", "2"];
+    let lines = ["begin", "put a 1", "put b 2", "scan \"\"", "rscan a c 1", "commit", "get a"];
+    let printed = shell(&node, &flags, &lines);
+    let lines: Vec<_> = printed.lines().collect();
+    assert!(
+        lines[0].starts_with("began at ") && lines[6].starts_with("committed at "),
+        "{printed}"
+    );
+    let between = ["ok", "ok", "\"a\"  \"1\"", "\"b\"  \"2\"", "\"b\"  \"2\""];
+    assert_eq!(lines[1..6], between);
+    assert_eq!(lines[7], "(not found)", "raw keys lie apart");
+
+    let lines = [
+        "begin pessimistic",
+        "lock a missing",
+        "put a 3",
+        "delete b",
+        "locks",
+        "rollback",
+        "locks",
+        "mvcc a",
+        "mvcc missing",
+        "begin",
+        "get a",
+    ];
+    let printed = shell(&node, &flags, &lines);
+    let lines: Vec<_> = printed.lines().collect();
+    assert_eq!(lines[1..5], ["\"a\"  \"1\"", "\"missing\"  (not found)", "ok", "ok"], "{printed}");
+    let held: Vec<_> = lines[6..9].iter().map(|line| line.split_whitespace().nth(1)).collect();
+    assert_eq!(held, [Some("pessimistic"); 3], "{printed}");
+    assert_eq!(lines[9..11], ["rolled back", "no locks"], "{printed}");
+    assert!(lines[11].contains("commit_ts") && lines[12].starts_with("put "), "{printed}");
+    assert!(lines[12].ends_with("\"1\"") && lines[13] == "nothing is stored", "{printed}");
+    assert_eq!(lines[15], "\"1\"");
+    assert_eq!(
+        lines[16..],
+        ["the transaction in progress is given up", "rolled back"],
+        "{printed}"
+    );
+
+    let args = ["shell", "--addr", node.address(), "-e", "begin", "-e", "ttl a"];
+    let output = pontoon(&args);
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && text.contains("ttl is for raw keys"), "{text}");
+}
+
+#[test]
 fn the_shell_shows_the_cluster() {
     let folder = tempfile::tempdir().expect("a folder can be made");
     let node = Node::start(folder.path(), &[]);
@@ -191,5 +241,36 @@ fn a_bench_reports_what_it_did() {
             let at = |name: &str| row[name].as_f64().expect("a number");
             assert!(at("p50_ms") <= at("p99_ms") && at("p99_ms") <= at("max_ms"), "{row}");
         }
+    }
+}
+
+#[test]
+fn a_bench_of_transactions_adds_the_money_up() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let node = Node::start(folder.path(), &[]);
+    let bench = |args: &[&str]| {
+        let mut all = vec!["bench", "txn"];
+        all.extend(args);
+        all.extend(["--addr", node.address(), "--clients", "8", "--json"]);
+        let output = pontoon(&all);
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?}: {errors}");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).expect("it prints JSON")
+    };
+    assert_eq!(bench(&["load", "--keys", "500", "--batch", "33"])["operations"], 500);
+    for (workload, more) in [
+        ("read-only", &["--keys-per-txn", "1"][..]),
+        ("read-only", &["--keys-per-txn", "3"]),
+        ("update", &[]),
+        ("update", &["--pessimistic"]),
+        ("transfer", &["--two-phases"]),
+        ("transfer", &["--pessimistic"]),
+    ] {
+        let mut args = vec![workload, "--ops", "200", "--keys", "500"];
+        args.extend(more);
+        let report = bench(&args);
+        assert_eq!(report["operations"], 200, "{args:?}");
+        assert_eq!((&report["interface"], &report["not_found"]), (&"txn".into(), &0.into()));
+        assert_eq!(report["latencies"][0]["name"], workload);
     }
 }

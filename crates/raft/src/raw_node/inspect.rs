@@ -1,8 +1,9 @@
 //! What a node tells about itself.
 
-use base::{Index, PeerId, Term};
+use base::{Entry, Index, PeerId, Term};
 
 use super::{RawNode, State};
+use crate::log::entry_size;
 use crate::ready::HardState;
 use crate::status::{MemberStatus, Role, Status};
 
@@ -64,6 +65,31 @@ impl RawNode {
     /// when storage fails.
     pub fn term_at(&self, index: Index) -> Option<Term> {
         self.common.log.term(index).ok().flatten()
+    }
+
+    /// The entries `first..=last`, durable or not: those from the front that fit into `bytes_max`,
+    /// but at least one. `None` if the log does not have them all, or storage fails.
+    pub fn entries(&self, first: Index, last: Index, bytes_max: usize) -> Option<Vec<Entry>> {
+        let log = &self.common.log;
+        if first == 0 || first > last || last > log.last().index || log.is_restoring() {
+            return None;
+        }
+        let mut entries: Vec<Entry> = Vec::new();
+        let mut bytes = 0;
+        loop {
+            let low = entries.last().map_or(first, |entry| entry.index + 1);
+            if low > last || bytes >= bytes_max {
+                return Some(entries);
+            }
+            let page = log.entries(low, last, bytes_max - bytes).ok().flatten()?;
+            for entry in page {
+                bytes += entry_size(&entry);
+                if bytes > bytes_max && !entries.is_empty() {
+                    return Some(entries);
+                }
+                entries.push(entry);
+            }
+        }
     }
 
     /// The hard state at this moment, durable or not.

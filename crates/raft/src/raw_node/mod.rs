@@ -2,6 +2,7 @@
 //! messages do to terms and roles is in `steps`, what a role does is in the role's own file.
 
 mod inspect;
+mod learn;
 mod snapshots;
 mod steps;
 

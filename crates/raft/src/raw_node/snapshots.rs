@@ -100,6 +100,20 @@ impl RawNode {
         }
     }
 
+    /// So many ticks passed while it slept. What it promised to its leader runs out by them, and a
+    /// follower that is woken since its leader is dead need not wait for as long again. Does
+    /// nothing if it is awake.
+    pub fn slept(&mut self, ticks: u32) {
+        if !self.common.quiet {
+            return;
+        }
+        self.common.voteless_ticks = self.common.voteless_ticks.saturating_sub(ticks);
+        if let State::Follower(follower) = &mut self.state {
+            let most = self.common.config.election_ticks;
+            follower.elapsed = follower.elapsed.saturating_add(ticks).min(most);
+        }
+    }
+
     /// Who should lead, see [`Config::priority`](crate::Config::priority).
     pub fn set_priority(&mut self, priority: i64) {
         self.common.config.priority = priority;

@@ -1,8 +1,9 @@
 //! What the scripts ask of single nodes.
 
-use base::PeerId;
+use base::{Entry, PeerId};
 use bytes::Bytes;
 use goldenscript::ArgumentConsumer;
+use pontoon_raft::LogPos;
 
 use crate::cluster::{Cluster, Result, id, ids};
 use crate::{hand, members};
@@ -48,6 +49,27 @@ impl Cluster {
                 self.say(format!("n{id} refuses {data}: {error}"));
             }
         }
+        self.settle(id)
+    }
+
+    pub(crate) fn learn(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let id = id(args)?;
+        let mut entries = Vec::new();
+        while let Some(pos) = args.next_pos() {
+            let LogPos { index, term } = hand::position(Some(pos))?;
+            let data = Bytes::from(format!("learnt{index}"));
+            entries.push(Entry { index, term, data, ..Entry::default() });
+        }
+        if let Err(error) = self.node(id)?.learn(entries) {
+            self.say(format!("n{id} learns nothing: {error}"));
+        }
+        self.settle(id)
+    }
+
+    pub(crate) fn inquire(&mut self, args: &mut ArgumentConsumer<'_>) -> Result<()> {
+        let id = id(args)?;
+        let others = ids(args)?;
+        self.node(id)?.inquire(&others);
         self.settle(id)
     }
 

@@ -88,6 +88,8 @@ impl Cluster {
             "priority" => self.priority(&mut args)?,
             "quiesce" => self.quiesce(&mut args)?,
             "wake" => self.wake(&mut args)?,
+            "inquire" => self.inquire(&mut args)?,
+            "learn" => self.learn(&mut args)?,
             "propose" => self.propose(&mut args)?,
             "forward" => self.forward(&mut args)?,
             "read-index" => self.read_index(&mut args)?,

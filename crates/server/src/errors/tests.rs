@@ -1,4 +1,4 @@
-use base::{KeyRange, Peer, PeerId, RegionId};
+use base::{KeyRange, Peer, PeerId, RegionId, StoreId, TimeStamp};
 use bytes::Bytes;
 
 use super::*;
@@ -23,6 +23,9 @@ fn details(error: &errorpb::Error) -> usize {
         error.disk_full.is_some(),
         error.mismatch_peer_id.is_some(),
         error.undetermined_result.is_some(),
+        error.data_is_not_ready.is_some(),
+        error.read_index_not_ready.is_some(),
+        error.proposal_in_merging_mode.is_some(),
     ]
     .into_iter()
     .filter(|set| *set)
@@ -47,6 +50,9 @@ fn each_region_error_has_a_message_and_one_detail() {
         RegionError::KeyNotInRegion { key, region: region() },
         RegionError::RaftEntryTooLarge { region: RegionId(2), size: 9 },
         RegionError::ServerIsBusy { reason: "full".to_owned() },
+        RegionError::DataIsNotReady { region: RegionId(2), peer: PeerId(7), safe_ts: TimeStamp(5) },
+        RegionError::ReadIndexNotReady { region: RegionId(2), reason: "why" },
+        RegionError::ProposalInMergingMode(RegionId(2)),
         RegionError::DiskFull(StoreId(1)),
         RegionError::Undetermined,
     ];
@@ -70,6 +76,11 @@ fn details_carry_what_clients_act_on() {
     assert_eq!(detail.region_id, 2);
     let leader = detail.leader.expect("known");
     assert_eq!((leader.id, leader.store_id), (9, 3));
+
+    let error = RegionError::ServerIsBusy { reason: "full".to_owned() };
+    let detail = region_error(&error).server_is_busy.expect("set");
+    assert_eq!(detail.reason, "full");
+    assert!((1..=1_000).contains(&detail.backoff_ms), "a proposal how long to wait");
 
     let error = RegionError::EpochNotMatch { current: vec![region()] };
     let detail = region_error(&error).epoch_not_match.expect("set");

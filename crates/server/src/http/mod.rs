@@ -3,11 +3,13 @@
 //!
 //! ```text
 //!   /status /ready /config /metrics ...    this node        status, config, metrics
+//!   /region/{id}                           a replica here   region
 //!   /pd/api/v1, /pd/api/v2                 the cluster      pd_*, one file a subject
 //! ```
 //!
-//! Everything is a read of what other parts hold, but for keyspaces, which can be made and switched
-//! here. Bodies are JSON in PD's shapes: a tool that reads PD's answers reads these. A failure is a
+//! Most of it is a read of what other parts hold. Keyspaces can be made and switched here, stores
+//! removed, operators given, checkers paused, replicas compared. Bodies are JSON in PD's shapes: a
+//! tool that reads PD's answers reads these. A failure is a
 //! JSON string that says why.
 //!
 //! What PD has and this cluster has not (schedulers, placement rules, hot spots) is answered
@@ -28,10 +30,12 @@ mod pd_config;
 mod pd_gc;
 mod pd_keyspaces;
 mod pd_members;
+mod pd_operators;
 mod pd_regions;
 mod pd_scheduling;
 mod pd_stores;
 mod query;
+mod region;
 mod status;
 mod text;
 
@@ -68,6 +72,7 @@ pub(crate) fn router(
     Router::new()
         .merge(index::routes())
         .merge(status::routes())
+        .merge(region::routes())
         .merge(config::routes())
         .merge(metrics::routes())
         .merge(pd_cluster::routes())
@@ -75,6 +80,7 @@ pub(crate) fn router(
         .merge(pd_gc::routes())
         .merge(pd_keyspaces::routes())
         .merge(pd_members::routes())
+        .merge(pd_operators::routes())
         .merge(pd_regions::routes())
         .merge(pd_scheduling::routes())
         .merge(pd_stores::routes())

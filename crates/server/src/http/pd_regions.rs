@@ -117,7 +117,11 @@ async fn on_store(
 
 async fn by_id(State(node): Node, Path(id): Path<String>) -> Result<Json<RegionPage>, HttpError> {
     let id = RegionId(number("region id", &id)?);
-    let found = node.placement(|p| p.regions().get(id).cloned())?;
+    let known = |p: &::placement::Placement| match id.is_system() {
+        true => p.system_region().cloned().map(Arc::new),
+        false => p.regions().get(id).cloned(),
+    };
+    let found = node.placement(known)?;
     let region = found.ok_or_else(|| HttpError::not_found(format!("region {id} not found")))?;
     Ok(Json(page(&region)))
 }

@@ -1,15 +1,14 @@
-//! PD's pages about what moves regions: the orders that keep regions on enough stores. There are no
-//! schedulers and no hot spots to show.
+//! PD's pages about what moves regions beside operators: checkers, and schedulers and hot spots,
+//! which there are none to show of.
 //!
-//! Importers pause the checkers of regions before they begin and resume them afterwards, and take
-//! nothing but success. The one checker that runs here replaces what is missing and moves nothing
-//! for balance, which an import may well go on beside: asking a checker to pause is granted and
-//! changes nothing.
+//! Importers pause the checkers of regions before they begin and resume them afterwards. The work
+//! of PD's checkers is done here by one; pausing one of the names keeps it from that part of the
+//! work. Orders that were given before stand, and so does what somebody wants by hand.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::placement::Order;
+use ::placement::Checker;
 use axum::extract::{Path, State};
 use axum::routing::get;
 use axum::{Json, Router};
@@ -18,17 +17,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::error::HttpError;
-use super::query::{json as read_json, number};
+use super::query::json as read_json;
 use super::{Node, ShownNode, text};
 
-/// The checkers that PD has.
-const CHECKERS: [&str; 6] = ["joint-state", "learner", "merge", "replica", "rule", "split"];
+/// Nobody needs a longer pause; a year fits every clock.
+const PAUSE_SECONDS_MAX: u64 = 365 * 24 * 3600;
 
 pub(super) fn routes() -> Router<Arc<ShownNode>> {
     Router::new()
         .route("/pd/api/v1/schedulers", get(none))
-        .route("/pd/api/v1/operators", get(operators))
-        .route("/pd/api/v1/operators/{id}", get(operator))
         .route("/pd/api/v1/checker/{name}", get(checker).post(pause_checker))
         .route("/pd/api/v1/hotspot/regions/read", get(no_hot_regions))
         .route("/pd/api/v1/hotspot/regions/write", get(no_hot_regions))
@@ -41,32 +38,10 @@ async fn none() -> Json<[(); 0]> {
     Json([])
 }
 
-/// The orders whose effect has not shown yet.
-async fn operators(State(node): Node) -> Result<Json<Vec<Value>>, HttpError> {
-    let orders: Vec<Order> = node.placement(|p| p.orders().cloned().collect())?;
-    Ok(Json(orders.iter().map(order_page).collect()))
-}
-
-async fn operator(State(node): Node, Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
-    let id: u64 = number("region id", &id)?;
-    let order = node.placement(|p| p.orders().find(|order| order.region_id.0 == id).cloned())?;
-    let missing = || HttpError::not_found(format!("no operator works on region {id}"));
-    Ok(Json(order_page(&order.ok_or_else(missing)?)))
-}
-
-fn order_page(order: &Order) -> Value {
-    json!({
-        "region_id": order.region_id.0,
-        "desc": order.name(),
-        "status": "RUNNING",
-        "step": format!("{:?}", order.step),
-    })
-}
-
-/// What asks for it takes a checker that moves nothing for one that is paused.
-async fn checker(Path(name): Path<String>) -> Result<Json<Value>, HttpError> {
-    check_name(&name)?;
-    Ok(Json(json!({ "paused": true })))
+async fn checker(State(node): Node, Path(name): Path<String>) -> Result<Json<Value>, HttpError> {
+    let (checker, now) = (by_name(&name)?, node.host.now());
+    let paused = node.placement(|p| p.is_checker_paused(checker, now))?;
+    Ok(Json(json!({ "paused": paused })))
 }
 
 #[derive(Deserialize)]
@@ -75,23 +50,26 @@ struct Pause {
     delay: u64,
 }
 
-async fn pause_checker(Path(name): Path<String>, body: Bytes) -> Result<Json<String>, HttpError> {
-    check_name(&name)?;
+async fn pause_checker(
+    State(node): Node,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Json<String>, HttpError> {
+    let checker = by_name(&name)?;
     let pause: Pause = read_json(&body)?;
-    Ok(Json(match pause.delay {
-        0 => format!("Resumed the {name} checker; nothing is moved for balance in this cluster."),
-        seconds => {
-            let span = text::duration(Duration::from_secs(seconds));
-            format!("Paused the {name} checker for {span}; it moves nothing for balance anyway.")
-        }
+    let time = Duration::from_secs(pause.delay.min(PAUSE_SECONDS_MAX));
+    let now = node.host.now();
+    node.host.update(|p| p.pause_checker(checker, time, now))?;
+    node.host.look_soon();
+    Ok(Json(match time {
+        Duration::ZERO => "Resume the checker successfully.".to_owned(),
+        time => format!("Pause the checker successfully, for {}.", text::duration(time)),
     }))
 }
 
-fn check_name(name: &str) -> Result<(), HttpError> {
-    if CHECKERS.contains(&name) {
-        return Ok(());
-    }
-    Err(HttpError::not_found(format!("there is no checker {name}")))
+fn by_name(name: &str) -> Result<Checker, HttpError> {
+    let missing = || HttpError::not_found(format!("there is no checker {name}"));
+    Checker::from_name(name).ok_or_else(missing)
 }
 
 async fn no_hot_regions() -> Json<Value> {

@@ -5,18 +5,21 @@ use std::time::Duration;
 
 use ::placement::{Liveness, StoreInfo, StoreLoad};
 use axum::extract::{Path, State};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use base::{Instant, StoreId};
 use proto::{metapb, pdpb};
 use serde_json::{Value, json};
 
 use super::error::HttpError;
-use super::query::number;
+use super::query::{Query, number};
 use super::{Node, ShownNode, text};
 
 pub(super) fn routes() -> Router<Arc<ShownNode>> {
-    Router::new().route("/pd/api/v1/stores", get(all)).route("/pd/api/v1/store/{id}", get(by_id))
+    Router::new()
+        .route("/pd/api/v1/stores", get(all))
+        .route("/pd/api/v1/store/{id}", get(by_id).delete(remove))
+        .route("/pd/api/v1/store/{id}/state", post(set_state))
 }
 
 /// All but those that were removed.
@@ -37,6 +40,45 @@ async fn by_id(State(node): Node, Path(id): Path<String>) -> Result<Json<Value>,
     let store = store.ok_or_else(|| HttpError::not_found(format!("store {id} not found")))?;
     let load = loads.get(&id).copied().unwrap_or_default();
     Ok(Json(page(&node, &store, &load)))
+}
+
+/// Begins to remove a store. With `force=true` its disk is gone for good.
+async fn remove(
+    State(node): Node,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Json<String>, HttpError> {
+    let id = StoreId(number("store id", &id)?);
+    let destroyed = query.text("force")? == "true";
+    known(&node, id)?;
+    node.host.write(|p| p.remove_store(id, destroyed)).await?;
+    node.host.look_soon();
+    Ok(Json("The store is set as Offline.".to_owned()))
+}
+
+/// `state=Up` takes a removal back, `state=Offline` begins one.
+async fn set_state(
+    State(node): Node,
+    Path(id): Path<String>,
+    query: Query,
+) -> Result<Json<String>, HttpError> {
+    let id = StoreId(number("store id", &id)?);
+    known(&node, id)?;
+    match query.text("state")? {
+        "Up" => node.host.write(|p| p.restore_store(id)).await?,
+        "Offline" => node.host.write(|p| p.remove_store(id, false)).await?,
+        other => {
+            let text = format!("invalid state {other:?}: Up and Offline can be set");
+            return Err(HttpError::bad_request(text));
+        }
+    }
+    node.host.look_soon();
+    Ok(Json("The store's state is updated.".to_owned()))
+}
+
+fn known(node: &ShownNode, id: StoreId) -> Result<(), HttpError> {
+    let missing = || HttpError::not_found(format!("store {id} not found"));
+    node.placement(|p| p.store(id).is_some())?.then_some(()).ok_or_else(missing)
 }
 
 fn page(node: &ShownNode, store: &StoreInfo, load: &StoreLoad) -> Value {

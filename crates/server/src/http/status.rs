@@ -1,17 +1,15 @@
-//! Pages about this node: what it is, whether it serves, which regions it holds.
+//! Pages about this node: what it is, whether it serves, how many regions it holds.
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::routing::get;
 use axum::{Json, Router};
-use base::{Peer, RegionId};
 use serde_json::{Value, json};
 use store::RegionView;
 
 use super::error::HttpError;
-use super::query::number;
-use super::{Node, ShownNode, text};
+use super::{Node, ShownNode};
 use crate::node::COMPATIBLE_VERSION;
 
 pub(super) fn routes() -> Router<Arc<ShownNode>> {
@@ -19,7 +17,6 @@ pub(super) fn routes() -> Router<Arc<ShownNode>> {
         .route("/status", get(status))
         .route("/ready", get(ready))
         .route("/engine_type", get(engine_type))
-        .route("/region/{id}", get(region))
 }
 
 async fn status(State(node): Node) -> Json<Value> {
@@ -56,30 +53,6 @@ async fn ready(State(node): Node) -> Result<Json<&'static str>, HttpError> {
 /// TiKV's name for one engine that holds the data of all regions.
 async fn engine_type() -> &'static str {
     "raft-kv"
-}
-
-async fn region(State(node): Node, Path(id): Path<String>) -> Result<Json<Value>, HttpError> {
-    let id = RegionId(number("region id", &id)?);
-    let missing = || HttpError::not_found(format!("region {id} has no replica here"));
-    let view = node.store.views().get(id).ok_or_else(missing)?;
-    let lease_left = view.lease_until.since(node.host.now());
-    Ok(Json(json!({
-        "id": id.0,
-        "start_key": text::hex(view.region.start()),
-        "end_key": text::hex(view.region.end()),
-        "epoch": { "conf_ver": view.region.epoch.conf_ver, "version": view.region.epoch.version },
-        "peers": view.region.peers.iter().map(peer).collect::<Vec<_>>(),
-        "peer": peer(&view.peer),
-        "leader": view.leader.as_ref().map(peer),
-        "term": view.term,
-        "applied": view.applied,
-        "serves_reads": view.serves_reads,
-        "lease_left_ms": lease_left.as_millis() as u64,
-    })))
-}
-
-fn peer(peer: &Peer) -> Value {
-    json!({ "id": peer.id.0, "store_id": peer.store_id.0, "role": format!("{:?}", peer.role) })
 }
 
 /// All regions with a replica here, without the one of the placement driver.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base::{ClusterId, Prng};
-use storage::disk::RealDisk;
-use storage::engine::{Engine, RocksEngine, RocksOptions};
+use storage::disk::{Disk as Medium, MemoryDisk, RealDisk};
+use storage::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
 use storage::log::{LogBatch, LogOptions, RaftLog};
 use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{Birth, LocalState, Recovered, StoreIdent, bootstrap};
@@ -16,18 +16,24 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::data_folder::DataFolder;
 use crate::founding;
+use crate::gc::Gc;
 use crate::placement_link::Joiner;
 
 /// Engine and log, open.
 pub(super) struct Disk {
     pub(super) engine: Arc<dyn Engine>,
-    disk: Arc<RealDisk>,
+    gc: Gc,
+    disk: Arc<dyn Medium>,
     log: RaftLog,
 }
+
+/// A disk for files, and the engine.
+type Media = (Arc<dyn Medium>, Arc<dyn Engine>);
 
 /// All of it, checked.
 pub(super) struct Opened {
     pub(super) engine: Arc<dyn Engine>,
+    pub(super) gc: Gc,
     pub(super) log: RaftLog,
     pub(super) recovered: Recovered,
     pub(super) snapshots: SnapshotFolder,
@@ -39,12 +45,21 @@ impl Disk {
         folder: &DataFolder,
         clock: &Clock,
     ) -> Result<Self, StartError> {
-        let engine: Arc<dyn Engine> =
-            Arc::new(RocksEngine::open(&folder.engine(), &rocks(config))?);
-        let disk = Arc::new(RealDisk::new());
+        let gc = Gc::new();
+        let (disk, engine) = Self::media(config, folder, &gc)?;
         let log_options = LogOptions { salt: random(clock), ..LogOptions::default() };
         let log = RaftLog::open(disk.clone(), &folder.log(), log_options)?;
-        Ok(Self { engine, disk, log })
+        Ok(Self { engine, gc, disk, log })
+    }
+
+    /// What everything is kept on.
+    fn media(config: &Config, folder: &DataFolder, gc: &Gc) -> Result<Media, StartError> {
+        if folder.is_in_memory() {
+            let disk = Arc::new(MemoryDisk::new());
+            return Ok((disk.clone(), Arc::new(MemoryEngine::with_disk(disk))));
+        }
+        let engine = RocksEngine::open(&folder.engine(), &rocks(config, gc))?;
+        Ok((Arc::new(RealDisk::new()), Arc::new(engine)))
     }
 
     /// Who the store here is. An empty one joins the cluster that the configuration names, or else
@@ -83,12 +98,12 @@ impl Disk {
         folder: &DataFolder,
         ident: &StoreIdent,
     ) -> Result<Opened, StartError> {
-        let Self { engine, disk, mut log } = self;
+        let Self { engine, gc, disk, mut log } = self;
         founding::system_region(&*engine, &mut log, ident)?;
         let recovered = store::recover(&*engine, &log.reader(), ident.store_id)?;
         repair_log(&mut log, &recovered.log_repairs)?;
         let snapshots = SnapshotFolder::open(disk, &folder.snapshots(), &installing(&recovered))?;
-        Ok(Opened { engine, log, recovered, snapshots })
+        Ok(Opened { engine, gc, log, recovered, snapshots })
     }
 }
 
@@ -116,12 +131,13 @@ fn random(clock: &Clock) -> u64 {
     Prng::new(RandomState::new().hash_one(clock.wall_ms())).next_u64()
 }
 
-fn rocks(config: &Config) -> RocksOptions {
+fn rocks(config: &Config, gc: &Gc) -> RocksOptions {
     let storage = &config.storage;
     RocksOptions {
         block_cache_bytes: (storage.block_cache_mib as usize) << 20,
         write_buffer_bytes: (storage.write_buffer_mib as usize) << 20,
         background_jobs: storage.background_jobs as usize,
+        garbage: gc.rule(),
         ..RocksOptions::default()
     }
 }

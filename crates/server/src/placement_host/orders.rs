@@ -64,6 +64,11 @@ impl PlacementHost {
         receiver
     }
 
+    /// Gives an order that nothing keeps in mind.
+    pub(crate) fn order(&self, order: Order) {
+        self.0.outlets.give(order);
+    }
+
     /// Looks at the regions and gives orders while the placement driver runs here, for ever.
     pub(crate) async fn schedule(self) {
         let (mut leads, mut reports) = (self.leads(), self.reports());
@@ -84,6 +89,7 @@ impl PlacementHost {
         let planned = self.write(|placement| placement.plan_orders(&regions, now)).await?;
         let orders = self.update(|placement| placement.start_orders(planned, now))?;
         orders.into_iter().for_each(|order| self.0.outlets.give(order));
+        self.write(|placement| Ok(placement.bury_stores(now))).await?;
         Ok(())
     }
 }

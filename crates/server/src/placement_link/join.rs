@@ -58,7 +58,10 @@ pub enum JoinError {
         asked: &'static str,
     },
     /// Another store is reached under our address, or was and has not left.
-    #[error("address {address} is that of store {store} of the cluster: advertise another one")]
+    #[error(
+        "address {address} is that of store {store} of the cluster: advertise another one, or if \
+         the disk of that store is gone: pontoon ctl remove-store {store} --destroyed"
+    )]
     Address {
         /// The address.
         address: String,
@@ -189,7 +192,9 @@ impl Joiner<'_> {
             let (target, found) = (patience.targets.clone(), found.to_owned());
             return Err(JoinError::ApiVersion { target, found, asked });
         }
-        if let Some(store) = stores.iter().find(|store| store.address == self.advertise) {
+        let is_ours =
+            |store: &&metapb::Store| store.address == self.advertise && !store.physically_destroyed;
+        if let Some(store) = stores.iter().find(is_ours) {
             let address = self.advertise.to_owned();
             return Err(JoinError::Address { address, store: store.id });
         }

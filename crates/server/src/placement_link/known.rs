@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub(crate) struct KnownMembers(Arc<Shared>);
 
 struct Shared {
-    file: PathBuf,
+    /// None if nothing shall be kept.
+    file: Option<PathBuf>,
     addresses: Mutex<Vec<String>>,
     /// From the configuration: asked too, and never written.
     join: Vec<String>,
@@ -22,13 +23,16 @@ struct Shared {
 
 impl KnownMembers {
     /// What the file says, and what the configuration does.
-    pub(crate) fn open(file: PathBuf, join: &[String]) -> Self {
-        let text = fs::read_to_string(&file).unwrap_or_else(|error| {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::warn!(file = %file.display(), %error, "known members not read");
-            }
-            String::new()
-        });
+    pub(crate) fn open(file: Option<PathBuf>, join: &[String]) -> Self {
+        let read = |file: &PathBuf| {
+            fs::read_to_string(file).unwrap_or_else(|error| {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(file = %file.display(), %error, "known members not read");
+                }
+                String::new()
+            })
+        };
+        let text = file.as_ref().map_or_else(String::new, read);
         let addresses = text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect();
         Self(Arc::new(Shared { file, addresses: Mutex::new(addresses), join: join.to_vec() }))
     }
@@ -52,19 +56,18 @@ impl KnownMembers {
         let text = addresses.join("\n") + "\n";
         match self.write(&text) {
             Ok(()) => *self.lock() = addresses,
-            Err(error) => {
-                tracing::warn!(file = %self.0.file.display(), %error, "members not remembered");
-            }
+            Err(error) => tracing::warn!(file = ?self.0.file, %error, "members not remembered"),
         }
     }
 
     fn write(&self, text: &str) -> io::Result<()> {
-        let new = self.0.file.with_extension("new");
+        let Some(path) = &self.0.file else { return Ok(()) };
+        let new = path.with_extension("new");
         let mut file = File::create(&new)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        fs::rename(&new, &self.0.file)?;
-        let folder = self.0.file.parent().expect("it lies in the data folder");
+        fs::rename(&new, path)?;
+        let folder = path.parent().expect("it lies in the data folder");
         File::open(folder)?.sync_all()
     }
 

@@ -93,7 +93,9 @@ impl LocalMembers {
         if id == self.0.views.store_id() {
             return Some(self.0.advertise.clone());
         }
-        stores.iter().find(|store| store.id == id.0).map(|store| store.address.clone())
+        let known = stores.iter().find(|store| store.id == id.0);
+        // What was another's address before is ours now: where that one is nobody knows.
+        known.map(|store| store.address.clone()).filter(|address| *address != self.0.advertise)
     }
 }
 

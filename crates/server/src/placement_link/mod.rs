@@ -21,11 +21,13 @@
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use base::{ClusterId, RegionId};
+use base::{ClusterId, RegionId, TimeStamp};
 use placement::PlacementError;
-use proto::pdpb;
+use placement::header::timestamp as placement_timestamp;
+use proto::{metapb, pdpb};
 use store::RegionError;
 use tonic::{Response, Status};
+use txn::gc::SafePoints;
 
 mod addresses;
 mod join;
@@ -38,7 +40,7 @@ pub use join::JoinError;
 pub(crate) use join::Joiner;
 pub(crate) use known::KnownMembers;
 pub(crate) use members::{LocalMembers, members_in};
-pub(crate) use remote::{Failure, Pd, Remote};
+pub(crate) use remote::{Failure, Pd, Remote, without_scheme};
 
 use crate::placement_host::{HostError, PlacementHost};
 
@@ -184,6 +186,16 @@ impl PlacementLink {
         self.call("GetRegionByID", budget, local, remote, |r| r.header.as_ref()).await
     }
 
+    /// GetAllStores: those that are not gone for ever.
+    pub(crate) async fn stores(&self, budget: Duration) -> Result<Vec<metapb::Store>, LinkError> {
+        let request =
+            &pdpb::GetAllStoresRequest { header: self.header(), exclude_tombstone_stores: true };
+        let local = || async { Ok(self.host.read(|p| p.get_all_stores(request))??) };
+        let remote = |mut pd: Pd| async move { pd.get_all_stores(request.clone()).await };
+        let response = self.call("GetAllStores", budget, local, remote, |r| r.header.as_ref());
+        Ok(response.await?.stores)
+    }
+
     /// AskBatchSplit.
     pub(crate) async fn ask_batch_split(
         &self,
@@ -193,6 +205,37 @@ impl PlacementLink {
         let local = || self.host.write(|p| p.ask_batch_split(request));
         let remote = |mut pd: Pd| async move { pd.ask_batch_split(request.clone()).await };
         Ok(self.call("AskBatchSplit", budget, local, remote, |r| r.header.as_ref()).await?.ids)
+    }
+
+    /// GetMinTS: a timestamp later than all that were given out before.
+    pub(crate) async fn min_ts(&self, budget: Duration) -> Result<TimeStamp, LinkError> {
+        let request = &pdpb::GetMinTsRequest { header: self.header() };
+        let local = || async {
+            let timestamp = Some(placement_timestamp(self.host.timestamps(1).await?));
+            Ok(pdpb::GetMinTsResponse { timestamp, ..Default::default() })
+        };
+        let remote = |mut pd: Pd| async move { pd.get_min_ts(request.clone()).await };
+        let answer = self.call("GetMinTS", budget, local, remote, |r| r.header.as_ref()).await?;
+        let timestamp = answer.timestamp.unwrap_or_default();
+        let part = |part: i64| u64::try_from(part).unwrap_or(0);
+        Ok(TimeStamp::compose(part(timestamp.physical), part(timestamp.logical)))
+    }
+
+    /// GetAllKeyspacesGCStates: the safe points, without barriers.
+    pub(crate) async fn safe_points(&self, budget: Duration) -> Result<SafePoints, LinkError> {
+        let request = &pdpb::GetAllKeyspacesGcStatesRequest {
+            header: self.header(),
+            exclude_gc_barriers: true,
+            exclude_global_gc_barriers: true,
+        };
+        let wall_ms = self.host.wall_ms();
+        let local =
+            || async { Ok(self.host.read(|p| p.get_all_keyspaces_gc_states(request, wall_ms))??) };
+        let remote =
+            |mut pd: Pd| async move { pd.get_all_keyspaces_gc_states(request.clone()).await };
+        let call = "GetAllKeyspacesGCStates";
+        let answer = self.call(call, budget, local, remote, |r| r.header.as_ref()).await?;
+        Ok(safe_points(&answer))
     }
 
     /// Does `call` until it is answered, one way or the other, and says from time to time that it
@@ -254,6 +297,23 @@ impl PlacementLink {
 /// The header of a request to a cluster.
 pub(crate) fn header(cluster_id: ClusterId) -> Option<pdpb::RequestHeader> {
     Some(pdpb::RequestHeader { cluster_id: cluster_id.0, ..Default::default() })
+}
+
+/// Those of the keyspaces that are collected by themselves, and that of all others.
+fn safe_points(answer: &pdpb::GetAllKeyspacesGcStatesResponse) -> SafePoints {
+    use pdpb::keyspace_scope::Keyspace;
+    let mut points = SafePoints::default();
+    for state in &answer.gc_states {
+        let ts = TimeStamp(state.gc_safe_point);
+        let scope = state.keyspace_scope.as_ref().and_then(|scope| scope.keyspace);
+        match scope {
+            Some(Keyspace::KeyspaceId(id)) if state.is_keyspace_level_gc => {
+                points.own.insert(id, ts);
+            }
+            _ => points.all = ts,
+        }
+    }
+    points
 }
 
 fn from_host<R>(error: HostError) -> Result<R, Failure> {

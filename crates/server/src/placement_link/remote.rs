@@ -79,6 +79,11 @@ impl Remote {
         self.0.cluster_id
     }
 
+    /// Addresses of nodes that may know the members.
+    pub(crate) fn known_addresses(&self) -> Vec<String> {
+        (self.0.known)()
+    }
+
     /// What a member says of the members: a fresh answer, or else the last one.
     pub(crate) async fn members(&self) -> Option<pdpb::GetMembersResponse> {
         let fresh = |members: &Option<(Instant, _)>| {
@@ -220,7 +225,8 @@ fn leader_url(members: &pdpb::GetMembersResponse) -> Option<String> {
     members.leader.as_ref()?.client_urls.first().cloned()
 }
 
-fn without_scheme(url: &str) -> String {
+/// `host:port` of a URL, or of what is `host:port` already.
+pub(crate) fn without_scheme(url: &str) -> String {
     let address = url.split_once("://").map_or(url, |(_, address)| address);
     address.trim_end_matches('/').to_owned()
 }

@@ -2,7 +2,9 @@
 //!
 //! ```text
 //!   store thread ─┐             ┌─ SyncEngine ──> disk thread (beside the log's segments)
-//!                 ├── JobQueues ┼─ BuildSnapshot ──> "build" threads, several at once
+//!                 ├── JobQueues ┼─ Reclaim ──> "gc" thread (crate::gc)
+//!                 │             ├─ BuildSnapshot, ComputeHash ──> "build" threads, several at once
+//!                 │             ├─ CheckSplit ──> "check" thread
 //!   apply thread ─┘             └─ all others ──> "range" thread, one after the other
 //! ```
 //!
@@ -12,23 +14,25 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use base::KeyRange;
 use crossbeam_channel::{Receiver, Sender};
-use storage::engine::Engine;
-use store::Job;
-use store::snapshot::SnapshotFolder;
+use storage::engine::{Cf, Engine};
+use storage::keys;
+use store::snapshot::{DestroyData, SnapshotFolder};
+use store::{Fatal, Job, ShardInput};
 
 use super::disk_thread::DiskJob;
 use super::{Mailbox, OnFatal};
-
-/// Snapshots that are made at once. Each reads its region's data once from end to end.
-pub(super) const BUILD_THREADS: usize = 2;
+use crate::gc::{Gc, GcTask};
 
 /// Where jobs go.
 #[derive(Clone)]
 pub(super) struct JobQueues {
     pub(super) disk: Sender<DiskJob>,
     pub(super) build: Sender<Job>,
+    pub(super) check: Sender<Job>,
     pub(super) range: Sender<Job>,
+    pub(super) gc: Gc,
 }
 
 impl JobQueues {
@@ -37,7 +41,9 @@ impl JobQueues {
     pub(super) fn send(&self, job: Job) {
         match job {
             Job::SyncEngine => drop(self.disk.send(DiskJob::SyncEngine)),
-            Job::BuildSnapshot(_) => drop(self.build.send(job)),
+            Job::BuildSnapshot(_) | Job::ComputeHash(_) => drop(self.build.send(job)),
+            Job::Reclaim(cf, range) => self.gc.ask(GcTask::Compact(cf, range)),
+            Job::CheckSplit(_) => drop(self.check.send(job)),
             Job::InstallSnapshot(_) | Job::DiscardSnapshot(_) | Job::DestroyData(_) => {
                 drop(self.range.send(job));
             }
@@ -50,6 +56,7 @@ impl JobQueues {
 pub(super) struct JobThread {
     pub(super) engine: Arc<dyn Engine>,
     pub(super) snapshots: SnapshotFolder,
+    pub(super) gc: Gc,
     pub(super) inbox: Receiver<Job>,
     pub(super) store: Mailbox,
     /// The node stops: what has not begun need not.
@@ -64,11 +71,27 @@ impl JobThread {
             if self.stopping.load(Ordering::Relaxed) {
                 continue;
             }
-            match job.run(&*self.engine, &self.snapshots) {
+            let removed = match &job {
+                Job::DestroyData(destroy) => Some(destroy.clone()),
+                _ => None,
+            };
+            match self.run_job(job) {
                 Ok(Some(result)) => drop(self.store.tell(result)),
                 Ok(None) => {}
                 Err(fatal) => return (self.on_fatal)(fatal.to_string()),
             }
+            if let Some(DestroyData { region, range }) = removed {
+                let (start, end) = keys::data_range(region, &range);
+                for cf in Cf::DATA {
+                    self.gc.ask(GcTask::Compact(cf, KeyRange::new(start.clone(), end.clone())));
+                }
+            }
         }
+    }
+
+    fn run_job(&self, job: Job) -> Result<Option<ShardInput>, Fatal> {
+        let replaces = matches!(job, Job::InstallSnapshot(_) | Job::DestroyData(_));
+        let _replacing = replaces.then(|| self.gc.replacing());
+        job.run(&*self.engine, &self.snapshots)
     }
 }

@@ -11,7 +11,7 @@ use store::{Applied, ApplyInput, LogOutbox, LogWrite, LogWriter, Outbox, Shard, 
 
 use super::disk_thread::DiskJob;
 use super::job_threads::JobQueues;
-use super::{OnFatal, OnReport, StoreInput};
+use super::{OnFatal, OnLeading, OnReport, StoreInput};
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
@@ -36,6 +36,7 @@ pub(super) struct StoreThread {
     /// Set while the disk thread is asked for a segment.
     pub(super) segment_asked: Arc<AtomicBool>,
     pub(super) on_report: OnReport,
+    pub(super) on_leading: OnLeading,
     pub(super) on_fatal: OnFatal,
 }
 
@@ -121,6 +122,8 @@ impl StoreThread {
             return Err(fatal);
         }
         self.transport.send(&mut out.send);
+        self.transport.send_alive(&mut out.alive);
+        self.transport.send_credits(&mut out.credits);
         for input in out.apply.drain(..) {
             // The applier outlives this thread unless it failed, and then it has told why.
             let _ = self.apply.send(input);
@@ -128,9 +131,13 @@ impl StoreThread {
         for (reply, result) in out.replies.drain(..) {
             reply.answer(result);
         }
+        for (reply, status) in out.inspected.drain(..) {
+            reply.answer(status);
+        }
         for report in out.reports.drain(..) {
             (self.on_report)(report);
         }
+        out.leading.drain(..).for_each(|event| (self.on_leading)(event));
         for job in out.jobs.drain(..) {
             self.jobs.send(job);
         }

@@ -20,10 +20,13 @@
 //! 3. A stream that is cut leaves nothing behind: its work ends by itself, and its answers go
 //!    nowhere.
 
+mod transactions;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::time::Duration;
 
+use base::RegionId;
 use futures_util::{Stream, stream};
 use proto::kvrpcpb;
 use proto::tikvpb::batch_commands_request::request::Cmd as Command;
@@ -33,14 +36,14 @@ use proto::tikvpb::{
     BatchCommandsEmptyRequest, BatchCommandsEmptyResponse, BatchCommandsRequest,
     BatchCommandsResponse,
 };
-use store::{RequestHeader, WriteResult};
+use store::{ReadFrom, ReadRefusal, RequestHeader, WriteResult};
 use tokio::sync::{mpsc, watch};
 use tonic::{Status, Streaming};
 
 use super::kv::{Health, no_plugins};
 use super::raw::{RawService, Write, WriteGroup, WriteKind};
+use super::txn::{Job, TxnService};
 use crate::errors::{self, Refusal};
-use crate::store_handle::ReadRefusal;
 
 /// The most answers in one message.
 const ANSWERS_MAX: usize = 128;
@@ -50,14 +53,15 @@ const WAITING_MAX: usize = 16 << 10;
 
 /// The answers to `inbound`, until it ends or `closed` turns true.
 pub(super) fn serve(
-    raw: RawService,
+    (raw, txn): (RawService, TxnService),
     health: Health,
     inbound: Streaming<BatchCommandsRequest>,
     closed: watch::Receiver<bool>,
 ) -> impl Stream<Item = Result<BatchCommandsResponse, Status>> + Send {
     let (sender, done) = mpsc::unbounded_channel();
-    let batch =
-        Batch { raw, health, sender, done, waiting: 0, ready: Ready::default(), failed: false };
+    let (ready, jobs, gets) = (Ready::default(), Vec::new(), Vec::new());
+    let (waiting, failed) = (0, false);
+    let batch = Batch { raw, txn, health, sender, done, waiting, ready, failed, jobs, gets };
     let state = (batch, inbound, closed, true);
     stream::unfold(state, |(mut batch, mut inbound, mut closed, mut open)| async move {
         let message = batch.next(&mut inbound, &mut closed, &mut open).await?;
@@ -68,6 +72,7 @@ pub(super) fn serve(
 /// One stream.
 struct Batch {
     raw: RawService,
+    txn: TxnService,
     health: Health,
     /// For those who will answer later. At most [`WAITING_MAX`] answers and one message's are in
     /// the queue.
@@ -78,6 +83,10 @@ struct Batch {
     ready: Ready,
     /// The stream has reported an error: nothing follows.
     failed: bool,
+    /// Transactional commands of the message at hand.
+    jobs: Vec<Job>,
+    /// Its transactional gets.
+    gets: Vec<(u64, kvrpcpb::GetRequest)>,
 }
 
 /// What comes out of the queue.
@@ -88,10 +97,13 @@ enum Done {
     Writes(Vec<(u64, WriteKind)>, WriteResult),
 }
 
+/// Gets of one region, with their request ids.
+type Gets = Vec<(u64, kvrpcpb::RawGetRequest)>;
+
 /// What one message asks for, sorted.
 #[derive(Default)]
 struct Sorted {
-    reads: Vec<(RequestHeader, Vec<(u64, kvrpcpb::RawGetRequest)>)>,
+    reads: Vec<((RequestHeader, ReadFrom), Gets)>,
     writes: Vec<WriteGroup>,
 }
 
@@ -181,15 +193,17 @@ impl Batch {
         for group in sorted.writes {
             self.propose(group);
         }
-        for (header, requests) in sorted.reads {
-            self.answer_gets(header, requests)?;
+        for (target, requests) in sorted.reads {
+            self.answer_gets(target, requests)?;
         }
-        Ok(())
+        self.txn.begin_all(std::mem::take(&mut self.jobs));
+        self.answer_txn_gets()
     }
 
     fn sort(&mut self, id: u64, command: Command, sorted: &mut Sorted) -> Result<(), Status> {
         let raw = self.raw.clone();
         match command {
+            command if self.is_for_newborn(&command) => self.start(id, command)?,
             Command::RawGet(request) => self.sort_get(id, request, sorted)?,
             Command::RawPut(request) if !request.for_cas => {
                 self.join(id, WriteKind::Put, raw.put_write(request), sorted)?;
@@ -208,10 +222,26 @@ impl Batch {
         Ok(())
     }
 
+    /// Whether the command is for a region that was just cut off another one: it waits on a task
+    /// of its own until that region has a leader.
+    fn is_for_newborn(&self, command: &Command) -> bool {
+        let context = match command {
+            Command::RawGet(request) => &request.context,
+            Command::RawPut(request) => &request.context,
+            Command::RawBatchPut(request) => &request.context,
+            Command::RawDelete(request) => &request.context,
+            Command::RawBatchDelete(request) => &request.context,
+            _ => return false,
+        };
+        let region = context.as_ref().map(|context| RegionId(context.region_id));
+        region.is_some_and(|region| self.raw.store().views().is_newborn(region))
+    }
+
     /// Commands that are not joined with others.
     fn start(&mut self, id: u64, command: Command) -> Result<(), Status> {
         let raw = self.raw.clone();
         match command {
+            Command::RawGet(request) => self.get_later(id, request),
             Command::RawPut(request) => {
                 self.later(id, async move { raw.put(request).await.map(Answer::RawPut) });
             }
@@ -247,10 +277,7 @@ impl Batch {
                 self.ready.push(id, Some(answer));
             }
             Command::Empty(request) => self.answer_empty(id, request),
-            other => {
-                let text = format!("BatchCommands: {} is not served", name(&other));
-                return Err(Status::unimplemented(text));
-            }
+            other => self.start_txn(id, other)?,
         }
         Ok(())
     }
@@ -275,13 +302,13 @@ impl Batch {
         request: kvrpcpb::RawGetRequest,
         sorted: &mut Sorted,
     ) -> Result<(), Status> {
-        let header = match self.raw.target(request.context.as_ref()) {
-            Ok(target) => target.header,
+        let target = match self.raw.target(request.context.as_ref()) {
+            Ok(target) => (target.header, target.from),
             Err(refusal) => return self.refuse_get(id, refusal),
         };
-        match sorted.reads.iter_mut().find(|(of, _)| *of == header) {
+        match sorted.reads.iter_mut().find(|(of, _)| *of == target) {
             Some((_, requests)) => requests.push((id, request)),
-            None => sorted.reads.push((header, vec![(id, request)])),
+            None => sorted.reads.push((target, vec![(id, request)])),
         }
         Ok(())
     }
@@ -289,10 +316,10 @@ impl Batch {
     /// Answers gets of one region: those in the cache at once, under one guard.
     fn answer_gets(
         &mut self,
-        header: RequestHeader,
-        requests: Vec<(u64, kvrpcpb::RawGetRequest)>,
+        (header, from): (RequestHeader, ReadFrom),
+        requests: Gets,
     ) -> Result<(), Status> {
-        let guard = match self.raw.store().read(&header) {
+        let guard = match self.raw.store().read(&header, from) {
             Ok(guard) => guard,
             Err(ReadRefusal::NeedsReadIndex) => {
                 requests.into_iter().for_each(|(id, request)| self.get_later(id, request));

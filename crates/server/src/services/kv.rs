@@ -1,7 +1,9 @@
 //! The service `tikvpb.Tikv`: what clients call on a store.
 //!
-//! Each method is one line: the work is in [`super::raw`] and, for what other stores call, in
-//! [`super::raft`]. What is not here answers UNIMPLEMENTED.
+//! Each method is one line: the work is in [`super::raw`], [`super::txn`] and, for what other
+//! stores call, in [`super::raft`]. What is not here answers UNIMPLEMENTED.
+
+mod split;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -19,6 +21,9 @@ use tonic::{Request, Response, Status, Streaming};
 use super::batch;
 use super::raft::{RaftLimits, RaftParts, RaftService};
 use super::raw::RawService;
+use super::txn::TxnService;
+use crate::placement_link::PlacementLink;
+use crate::safe_ts;
 use crate::store_handle::StoreHandle;
 
 /// How slow a store is, from 1 to 100, as far as this version judges itself.
@@ -27,14 +32,20 @@ const SLOW_SCORE_HEALTHY: i32 = 1;
 /// The service.
 pub(crate) struct KvService {
     raw: RawService,
+    txn: TxnService,
+    link: PlacementLink,
     raft: RaftService,
     health: Health,
     closed: watch::Receiver<bool>,
 }
 
-/// The service for a server: requests of any size are read, compressed ones too. Streams end when
-/// `closed` turns true.
-pub(crate) fn server(store: StoreHandle, closed: watch::Receiver<bool>) -> TikvServer<KvService> {
+/// The service. Its streams end when `closed` turns true.
+pub(super) fn service(
+    store: StoreHandle,
+    link: PlacementLink,
+    txn: TxnService,
+    closed: watch::Receiver<bool>,
+) -> KvService {
     let health = Health { store_id: store.store_id().0, sequence: Arc::default() };
     let raft = RaftService::new(RaftParts {
         cluster_id: store.cluster_id(),
@@ -45,7 +56,12 @@ pub(crate) fn server(store: StoreHandle, closed: watch::Receiver<bool>) -> TikvS
         closed: closed.clone(),
         limits: RaftLimits::default(),
     });
-    TikvServer::new(KvService { raw: RawService::new(store), raft, health, closed })
+    KvService { raw: RawService::new(store), txn, link, raft, health, closed }
+}
+
+/// The service on a port: requests of any size are read, compressed ones too.
+pub(super) fn server(service: Arc<KvService>) -> TikvServer<KvService> {
+    TikvServer::from_arc(service)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(usize::MAX)
 }
@@ -78,6 +94,170 @@ pub(super) fn no_plugins() -> kvrpcpb::RawCoprocessorResponse {
 
 #[tonic::async_trait]
 impl Tikv for KvService {
+    async fn kv_get(
+        &self,
+        request: Request<kvrpcpb::GetRequest>,
+    ) -> Result<Response<kvrpcpb::GetResponse>, Status> {
+        self.txn.get(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_batch_get(
+        &self,
+        request: Request<kvrpcpb::BatchGetRequest>,
+    ) -> Result<Response<kvrpcpb::BatchGetResponse>, Status> {
+        self.txn.batch_get(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_scan(
+        &self,
+        request: Request<kvrpcpb::ScanRequest>,
+    ) -> Result<Response<kvrpcpb::ScanResponse>, Status> {
+        self.txn.scan(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_buffer_batch_get(
+        &self,
+        request: Request<kvrpcpb::BufferBatchGetRequest>,
+    ) -> Result<Response<kvrpcpb::BufferBatchGetResponse>, Status> {
+        self.txn.buffer_batch_get(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_scan_lock(
+        &self,
+        request: Request<kvrpcpb::ScanLockRequest>,
+    ) -> Result<Response<kvrpcpb::ScanLockResponse>, Status> {
+        self.txn.scan_lock(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_prewrite(
+        &self,
+        request: Request<kvrpcpb::PrewriteRequest>,
+    ) -> Result<Response<kvrpcpb::PrewriteResponse>, Status> {
+        self.txn.answer(self.txn.prewrite(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_commit(
+        &self,
+        request: Request<kvrpcpb::CommitRequest>,
+    ) -> Result<Response<kvrpcpb::CommitResponse>, Status> {
+        self.txn.answer(self.txn.commit(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_pessimistic_lock(
+        &self,
+        request: Request<kvrpcpb::PessimisticLockRequest>,
+    ) -> Result<Response<kvrpcpb::PessimisticLockResponse>, Status> {
+        self.txn.answer(self.txn.pessimistic_lock(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_pessimistic_rollback(
+        &self,
+        request: Request<kvrpcpb::PessimisticRollbackRequest>,
+    ) -> Result<Response<kvrpcpb::PessimisticRollbackResponse>, Status> {
+        self.txn.pessimistic_rollback(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_txn_heart_beat(
+        &self,
+        request: Request<kvrpcpb::TxnHeartBeatRequest>,
+    ) -> Result<Response<kvrpcpb::TxnHeartBeatResponse>, Status> {
+        self.txn.answer(self.txn.heart_beat(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_flush(
+        &self,
+        request: Request<kvrpcpb::FlushRequest>,
+    ) -> Result<Response<kvrpcpb::FlushResponse>, Status> {
+        self.txn.answer(self.txn.flush(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_check_txn_status(
+        &self,
+        request: Request<kvrpcpb::CheckTxnStatusRequest>,
+    ) -> Result<Response<kvrpcpb::CheckTxnStatusResponse>, Status> {
+        self.txn.answer(self.txn.check_txn_status(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_check_secondary_locks(
+        &self,
+        request: Request<kvrpcpb::CheckSecondaryLocksRequest>,
+    ) -> Result<Response<kvrpcpb::CheckSecondaryLocksResponse>, Status> {
+        self.txn
+            .answer(self.txn.check_secondary_locks(request.into_inner()))
+            .await
+            .map(Response::new)
+    }
+
+    async fn kv_resolve_lock(
+        &self,
+        request: Request<kvrpcpb::ResolveLockRequest>,
+    ) -> Result<Response<kvrpcpb::ResolveLockResponse>, Status> {
+        self.txn.resolve_lock(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_cleanup(
+        &self,
+        request: Request<kvrpcpb::CleanupRequest>,
+    ) -> Result<Response<kvrpcpb::CleanupResponse>, Status> {
+        self.txn.answer(self.txn.cleanup(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_batch_rollback(
+        &self,
+        request: Request<kvrpcpb::BatchRollbackRequest>,
+    ) -> Result<Response<kvrpcpb::BatchRollbackResponse>, Status> {
+        self.txn.answer(self.txn.batch_rollback(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn kv_delete_range(
+        &self,
+        request: Request<kvrpcpb::DeleteRangeRequest>,
+    ) -> Result<Response<kvrpcpb::DeleteRangeResponse>, Status> {
+        self.txn.answer(self.txn.delete_range(request.into_inner())).await.map(Response::new)
+    }
+
+    async fn unsafe_destroy_range(
+        &self,
+        request: Request<kvrpcpb::UnsafeDestroyRangeRequest>,
+    ) -> Result<Response<kvrpcpb::UnsafeDestroyRangeResponse>, Status> {
+        self.txn.unsafe_destroy_range(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_prepare_flashback_to_version(
+        &self,
+        request: Request<kvrpcpb::PrepareFlashbackToVersionRequest>,
+    ) -> Result<Response<kvrpcpb::PrepareFlashbackToVersionResponse>, Status> {
+        self.txn.prepare_flashback(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn kv_flashback_to_version(
+        &self,
+        request: Request<kvrpcpb::FlashbackToVersionRequest>,
+    ) -> Result<Response<kvrpcpb::FlashbackToVersionResponse>, Status> {
+        self.txn.flashback(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn mvcc_get_by_key(
+        &self,
+        request: Request<kvrpcpb::MvccGetByKeyRequest>,
+    ) -> Result<Response<kvrpcpb::MvccGetByKeyResponse>, Status> {
+        self.txn.mvcc_get_by_key(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn mvcc_get_by_start_ts(
+        &self,
+        request: Request<kvrpcpb::MvccGetByStartTsRequest>,
+    ) -> Result<Response<kvrpcpb::MvccGetByStartTsResponse>, Status> {
+        self.txn.mvcc_get_by_start_ts(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn get_lock_wait_info(
+        &self,
+        _request: Request<kvrpcpb::GetLockWaitInfoRequest>,
+    ) -> Result<Response<kvrpcpb::GetLockWaitInfoResponse>, Status> {
+        Ok(Response::new(self.txn.lock_wait_info()))
+    }
+
     async fn raw_get(
         &self,
         request: Request<kvrpcpb::RawGetRequest>,
@@ -190,9 +370,43 @@ impl Tikv for KvService {
         Response<Pin<Box<dyn Stream<Item = Result<BatchCommandsResponse, Status>> + Send>>>,
         Status,
     > {
-        let (raw, health) = (self.raw.clone(), self.health.clone());
-        let answers = batch::serve(raw, health, request.into_inner(), self.closed.clone());
+        let services = (self.raw.clone(), self.txn.clone());
+        let answers =
+            batch::serve(services, self.health.clone(), request.into_inner(), self.closed.clone());
         Ok(Response::new(Box::pin(answers)))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<kvrpcpb::ReadIndexRequest>,
+    ) -> Result<Response<kvrpcpb::ReadIndexResponse>, Status> {
+        self.txn.read_index(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn check_leader(
+        &self,
+        request: Request<kvrpcpb::CheckLeaderRequest>,
+    ) -> Result<Response<kvrpcpb::CheckLeaderResponse>, Status> {
+        self.raft.check_cluster(request.metadata())?;
+        let views = self.raw.store().views();
+        Ok(Response::new(safe_ts::check_leaders(views, request.get_ref())))
+    }
+
+    async fn get_store_safe_ts(
+        &self,
+        request: Request<kvrpcpb::StoreSafeTsRequest>,
+    ) -> Result<Response<kvrpcpb::StoreSafeTsResponse>, Status> {
+        let range = request.into_inner().key_range.unwrap_or_default();
+        let range = base::KeyRange::new(range.start_key, range.end_key);
+        let safe_ts = self.raw.store().views().least_safe_ts(&range).0;
+        Ok(Response::new(kvrpcpb::StoreSafeTsResponse { safe_ts }))
+    }
+
+    async fn split_region(
+        &self,
+        request: Request<kvrpcpb::SplitRegionRequest>,
+    ) -> Result<Response<kvrpcpb::SplitRegionResponse>, Status> {
+        split::split(&self.raw, &self.link, request.into_inner()).await.map(Response::new)
     }
 
     async fn raft(

@@ -16,6 +16,7 @@
 //! Streams end with the same words when the placement driver leaves.
 
 mod answer;
+mod split;
 mod streams;
 mod tso;
 
@@ -48,14 +49,19 @@ pub(crate) struct PdService {
     closed: watch::Receiver<bool>,
 }
 
-/// The service for a server. Streams end when `closed` turns true.
-pub(crate) fn server(
+/// The service. Its streams end when `closed` turns true.
+pub(super) fn service(
     host: PlacementHost,
     members: LocalMembers,
     closed: watch::Receiver<bool>,
-) -> PdServer<PdService> {
+) -> PdService {
     let config_changed = Arc::new(watch::Sender::new(()));
-    PdServer::new(PdService { host, members, config_changed, closed })
+    PdService { host, members, config_changed, closed }
+}
+
+/// The service on a port.
+pub(super) fn server(service: Arc<PdService>) -> PdServer<PdService> {
+    PdServer::from_arc(service)
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(REQUEST_BYTES_MAX)
 }
@@ -340,6 +346,55 @@ impl Pd for PdService {
         let request = request.into_inner();
         let refused = |header| pdpb::ScatterRegionResponse { header, ..Default::default() };
         self.read(|placement| placement.scatter_region(&request), refused)
+    }
+
+    async fn split_regions(
+        &self,
+        request: Request<pdpb::SplitRegionsRequest>,
+    ) -> Result<Response<pdpb::SplitRegionsResponse>, Status> {
+        let pdpb::SplitRegionsRequest { header, split_keys, .. } = request.into_inner();
+        let outcome = split::split(&self.host, header.as_ref(), split_keys).await;
+        let reply = outcome.map(|outcome| pdpb::SplitRegionsResponse {
+            header: Some(header::success(self.host.cluster_id())),
+            finished_percentage: outcome.percentage,
+            regions_id: outcome.new,
+        });
+        let refused = |header| pdpb::SplitRegionsResponse { header, ..Default::default() };
+        answer(&self.host, reply, refused)
+    }
+
+    async fn split_and_scatter_regions(
+        &self,
+        request: Request<pdpb::SplitAndScatterRegionsRequest>,
+    ) -> Result<Response<pdpb::SplitAndScatterRegionsResponse>, Status> {
+        let request = request.into_inner();
+        let (header, keys) = (request.header, request.split_keys);
+        let refused =
+            |header| pdpb::SplitAndScatterRegionsResponse { header, ..Default::default() };
+        let outcome = match split::split(&self.host, header.as_ref(), keys).await {
+            Ok(outcome) => outcome,
+            Err(error) => return answer(&self.host, Err(error), refused),
+        };
+        let scatter = pdpb::ScatterRegionRequest {
+            header,
+            regions_id: outcome.new.clone(),
+            group: request.group,
+            ..Default::default()
+        };
+        let scattered = match outcome.new.is_empty() {
+            true => 100,
+            false => self
+                .host
+                .read(|placement| placement.scatter_region(&scatter))
+                .map_err(|error| status(&error.into()))?
+                .map_or(0, |reply| reply.finished_percentage),
+        };
+        Ok(Response::new(pdpb::SplitAndScatterRegionsResponse {
+            header: Some(header::success(self.host.cluster_id())),
+            split_finished_percentage: outcome.percentage,
+            scatter_finished_percentage: scattered,
+            regions_id: outcome.new,
+        }))
     }
 
     async fn get_operator(

@@ -32,7 +32,10 @@ use proto::raft_serverpb::{self, Done, SnapshotChunk};
 use proto::tikvpb::BatchRaftMessage;
 use raft::Body;
 use store::snapshot::{SnapshotError, SnapshotFolder};
-use store::{RaftMessage, ShardInput, raft_message_from_proto, receiver_of};
+use store::{
+    RaftMessage, ShardInput, alive_from_proto, credit_from_proto, raft_message_from_proto,
+    receiver_of,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Response, Status, Streaming};
@@ -83,6 +86,19 @@ pub(crate) struct RaftService {
     /// In KiB.
     credit: Arc<Semaphore>,
     receiving: Arc<Semaphore>,
+}
+
+/// Whether the caller of a call between stores is of the cluster `ours`.
+pub(crate) fn check_cluster(ours: ClusterId, metadata: &MetadataMap) -> Result<(), Status> {
+    let theirs = metadata.get(CLUSTER_ID).and_then(|value| value.to_str().ok()?.parse().ok());
+    let Some(theirs) = theirs else {
+        return Err(Status::invalid_argument("the call does not name its cluster"));
+    };
+    if ClusterId(theirs) == ours {
+        return Ok(());
+    }
+    let text = format!("mismatch cluster id, need {ours} but got {theirs}");
+    Err(Status::failed_precondition(text))
 }
 
 impl RaftService {
@@ -146,6 +162,14 @@ impl RaftService {
         let mut bytes = 0;
         for message in messages {
             self.check_store(&message)?;
+            if let Some(alive) = alive_from_proto(&message) {
+                self.parts.inbox.tell(ShardInput::Alive(alive));
+                continue;
+            }
+            if let Some(credit) = credit_from_proto(&message) {
+                self.parts.inbox.tell(ShardInput::Credit(credit));
+                continue;
+            }
             let refusal = match raft_message_from_proto(message) {
                 Ok(message) if matches!(message.message.body, Body::Snapshot { .. }) => {
                     "a snapshot without its files".to_owned()
@@ -174,17 +198,9 @@ impl RaftService {
         credit.expect("the semaphore is never closed")
     }
 
-    fn check_cluster(&self, metadata: &MetadataMap) -> Result<(), Status> {
-        let theirs = metadata.get(CLUSTER_ID).and_then(|value| value.to_str().ok()?.parse().ok());
-        let Some(theirs) = theirs else {
-            return Err(Status::invalid_argument("the call does not name its cluster"));
-        };
-        let ours = self.parts.cluster_id;
-        if ClusterId(theirs) == ours {
-            return Ok(());
-        }
-        let text = format!("mismatch cluster id, need {ours} but got {theirs}");
-        Err(Status::failed_precondition(text))
+    /// Whether the caller is of this cluster.
+    pub(crate) fn check_cluster(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        check_cluster(self.parts.cluster_id, metadata)
     }
 
     fn check_store(&self, message: &raft_serverpb::RaftMessage) -> Result<(), Status> {

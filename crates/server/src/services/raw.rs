@@ -19,19 +19,20 @@ mod write;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
-use base::{PeerId, PeerRole, RegionId, StoreId};
+use base::{PeerId, PeerRole, RegionId, StoreId, TimeStamp};
 use bytes::Bytes;
 use proto::kvrpcpb::{self, Context};
 use storage::engine::{Cached, Cf};
-use store::{RegionError, RequestHeader};
+use store::{Purpose, ReadFrom, ReadRefusal, RegionError, RequestHeader};
 use tonic::Status;
 use txn::raw::{Damaged, Pair, RawError, Scan, View};
 use txn::{ApiVersion, RequestError};
 
+pub(super) use write::{GROUP_BYTES_MAX, add, encoded_size};
 pub(crate) use write::{Write, WriteGroup, WriteKind};
 
 use crate::errors::{self, Refusal, raw_refusal, settle};
-use crate::store_handle::{ReadGuard, ReadRefusal, StoreHandle};
+use crate::store_handle::{ReadGuard, StoreHandle};
 
 /// A batch of at most so many keys is looked up in the cache before it goes to the pool.
 const CACHED_KEYS_MAX: usize = 256;
@@ -46,7 +47,10 @@ pub(crate) struct RawService {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) header: RequestHeader,
-    deadline: Option<Instant>,
+    /// Who may answer, if it is a read.
+    pub(crate) from: ReadFrom,
+    /// When the client stops waiting.
+    pub(crate) deadline: Option<Instant>,
 }
 
 /// One key to read.
@@ -84,7 +88,7 @@ impl RawService {
     ) -> Result<kvrpcpb::RawGetResponse, Refusal> {
         let target = self.target(request.context.as_ref())?;
         let point = self.point(&request.cf, &request.key)?;
-        let guard = self.guard(&target.header).await?;
+        let guard = self.guard(&target).await?;
         if let Some(value) = self.cached(&guard, &point)? {
             guard.check()?;
             return Ok(replies::value(value));
@@ -131,13 +135,14 @@ impl RawService {
         let cf = self.api().raw_cf(&request.cf)?;
         let keys = request.keys;
         if keys.len() <= CACHED_KEYS_MAX {
-            let guard = self.guard(&target.header).await?;
+            let guard = self.guard(&target).await?;
             if let Some(pairs) = self.batch_cached(&guard, cf, &keys)? {
                 guard.check()?;
                 return Ok(replies::batch_get(pairs));
             }
         }
         let pairs = self.read(&target, move |view| view.batch_get(cf, keys)).await?;
+        self.count(&target, &pairs);
         Ok(replies::batch_get(pairs))
     }
 
@@ -203,6 +208,7 @@ impl RawService {
             reverse: request.reverse,
         };
         let pairs = self.read(&target, move |view| view.scan(&scan)).await?;
+        self.count(&target, &pairs);
         Ok(replies::scan(pairs))
     }
 
@@ -265,7 +271,17 @@ impl RawService {
         let wait_ms = context.max_execution_duration_ms;
         let deadline = Instant::now().checked_add(Duration::from_millis(wait_ms));
         let deadline = deadline.filter(|_| wait_ms != 0);
-        Ok(Target { header: request_header(context), deadline })
+        Ok(Target { header: request_header(context), from: read_from(context), deadline })
+    }
+
+    /// Where a request goes that is for the region and not for raw keys in it.
+    pub(crate) fn address(&self, context: Option<&Context>) -> Result<RequestHeader, Refusal> {
+        let Some(context) = context else { return self.address(Some(&Context::default())) };
+        let cluster_id = self.store.cluster_id().0;
+        if context.cluster_id != 0 && context.cluster_id != cluster_id {
+            return Err(errors::cluster_mismatch(context.cluster_id, cluster_id));
+        }
+        Ok(request_header(context))
     }
 
     fn point(&self, cf: &str, key: &Bytes) -> Result<Point, RequestError> {
@@ -275,11 +291,13 @@ impl RawService {
     }
 
     /// Leave to read, asked of the group if the lease ran out.
-    async fn guard(&self, header: &RequestHeader) -> Result<ReadGuard, RegionError> {
-        match self.store.read(header) {
+    async fn guard(&self, target: &Target) -> Result<ReadGuard, RegionError> {
+        let Target { header, from, .. } = target;
+        self.store.settled(header.region_id).await;
+        match self.store.read(header, *from) {
             Ok(guard) => Ok(guard),
             Err(ReadRefusal::Region(error)) => Err(error),
-            Err(ReadRefusal::NeedsReadIndex) => self.store.read_after_index(header).await,
+            Err(ReadRefusal::NeedsReadIndex) => self.store.read_after_index(header, *from).await,
         }
     }
 
@@ -298,8 +316,20 @@ impl RawService {
         guard: &ReadGuard,
         key: Bytes,
     ) -> Result<Option<Bytes>, Refusal> {
+        let bytes = key.len() + stored.as_ref().map_or(0, Bytes::len);
+        guard.view().traffic.read(&key, bytes);
         let value = self.api().live_raw_value(stored, self.store.clock().unix_seconds());
         value.map_err(|Damaged| raw_refusal(RawError::Damaged { key }, guard.region()))
+    }
+
+    /// Counts what was read of a region, to see where it is hot.
+    fn count(&self, target: &Target, pairs: &[Pair]) {
+        let Some(view) = self.store.views().get(target.header.region_id) else { return };
+        let (Some(first), Some(last)) = (pairs.first(), pairs.last()) else { return };
+        let bytes = pairs.iter().map(|pair| pair.key.len() + pair.value.len()).sum();
+        let (first, last) = (self.api().region_key(&first.key), self.api().region_key(&last.key));
+        let (first, last) = (first.clone().min(last.clone()), first.max(last));
+        view.traffic.scanned(&first, &last, pairs.len(), bytes);
     }
 
     /// Runs `read` on the pool, on a view of the region.
@@ -308,7 +338,7 @@ impl RawService {
         target: &Target,
         read: impl FnOnce(&View<'_>) -> Result<T, RawError> + Send + 'static,
     ) -> Result<T, Refusal> {
-        let guard = self.guard(&target.header).await?;
+        let guard = self.guard(target).await?;
         let snapshot = guard.snapshot();
         guard.check()?;
         // From here on nothing that happens to the region matters: the snapshot was taken in time.
@@ -326,19 +356,30 @@ impl RawService {
 }
 
 /// The address of a request. What a client left out matches nothing.
-fn request_header(context: &Context) -> RequestHeader {
+pub(super) fn request_header(context: &Context) -> RequestHeader {
     let peer = context.peer.unwrap_or_default();
     let role = PeerRole::Voter;
     RequestHeader {
         region_id: RegionId(context.region_id),
         peer: base::Peer { id: PeerId(peer.id), store_id: StoreId(peer.store_id), role },
-        epoch: context.region_epoch.as_ref().map(store::epoch_from_proto),
+        epoch: context.region_epoch.as_ref().map(proto::epoch_from_proto),
         term: context.term,
+        purpose: Purpose::Any,
+    }
+}
+
+/// Who may answer. Raw reads name no timestamp: a read of the past is content with any state that
+/// was complete at some time.
+fn read_from(context: &Context) -> ReadFrom {
+    match context {
+        Context { stale_read: true, .. } => ReadFrom::Past(TimeStamp::default()),
+        Context { replica_read: true, .. } => ReadFrom::Replica,
+        _ => ReadFrom::Leader,
     }
 }
 
 /// Runs `work` where it may wait for the disk.
-async fn on_pool<T: Send + 'static>(
+pub(super) async fn on_pool<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;

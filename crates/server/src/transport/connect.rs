@@ -3,13 +3,14 @@
 use std::error::Error;
 use std::time::Duration;
 
-use base::StoreId;
+use base::{ClusterId, StoreId};
 use proto::tikvpb::tikv_client::TikvClient;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use super::{CLUSTER_ID, TransportParts};
+use super::{CLUSTER_ID, Resolver, TransportParts};
+use crate::placement_link::without_scheme;
 
 /// Who knows the address must say it within this time.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -23,7 +24,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 
 /// Why nothing more is sent to a store for now.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LinkError {
+pub(crate) enum LinkError {
     #[error("nobody knows the address of store {0}")]
     NoAddress(StoreId),
     #[error("{address}: {cause}")]
@@ -49,20 +50,30 @@ pub(super) async fn connect(
     parts: &TransportParts,
     store: StoreId,
 ) -> Result<TikvClient<Channel>, LinkError> {
-    let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, (parts.resolver)(store)).await;
+    connect_to(&parts.resolver, store).await
+}
+
+/// A new connection to `store`, at the address that `resolver` says.
+pub(crate) async fn connect_to(
+    resolver: &Resolver,
+    store: StoreId,
+) -> Result<TikvClient<Channel>, LinkError> {
+    channel_to(resolver, store).await.map(TikvClient::new)
+}
+
+/// The same, for any service.
+pub(crate) async fn channel_to(resolver: &Resolver, store: StoreId) -> Result<Channel, LinkError> {
+    let resolved = tokio::time::timeout(RESOLVE_TIMEOUT, resolver(store)).await;
     let address = resolved.ok().flatten().ok_or(LinkError::NoAddress(store))?;
     let channel = match endpoint(&address) {
         Ok(endpoint) => endpoint.connect().await,
         Err(error) => Err(error),
     };
-    match channel {
-        Ok(channel) => Ok(TikvClient::new(channel)),
-        Err(error) => Err(LinkError::Connect { address, cause: last_cause(&error) }),
-    }
+    channel.map_err(|error| LinkError::Connect { address, cause: last_cause(&error) })
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, tonic::transport::Error> {
-    let address = address.trim_start_matches("http://");
+    let address = without_scheme(address);
     Ok(Endpoint::from_shared(format!("http://{address}"))?
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -82,7 +93,11 @@ fn last_cause(error: &dyn Error) -> String {
 
 /// A call with the caller's name on it.
 pub(super) fn signed<T>(parts: &TransportParts, message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(CLUSTER_ID, MetadataValue::from(parts.cluster_id.0));
+    sign(Request::new(message), parts.cluster_id)
+}
+
+/// Puts the caller's cluster on a call.
+pub(crate) fn sign<T>(mut request: Request<T>, cluster: ClusterId) -> Request<T> {
+    request.metadata_mut().insert(CLUSTER_ID, MetadataValue::from(cluster.0));
     request
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use base::StoreId;
 use futures_util::{Stream, stream};
 use proto::tikvpb::BatchRaftMessage;
-use store::raft_message_to_proto;
+use store::{alive_to_proto, credit_to_proto, raft_message_to_proto};
 use tokio::sync::oneshot;
 
 use super::TransportParts;
@@ -83,7 +83,7 @@ fn batches(
     ended: oneshot::Receiver<()>,
 ) -> impl Stream<Item = BatchRaftMessage> + Send {
     stream::unfold((queue, parts, ended), |(queue, parts, mut ended)| async move {
-        let Batch { messages, bytes } = tokio::select! {
+        let Batch { messages, bytes, alive, credits } = tokio::select! {
             biased;
             _ = &mut ended => return None,
             batch = queue.next_batch() => batch,
@@ -91,7 +91,10 @@ fn batches(
         let counters = parts.metrics.transport();
         counters.sent.add(messages.len());
         counters.sent_bytes.add(bytes);
-        let msgs = messages.into_iter().map(raft_message_to_proto).collect();
+        let messages = messages.into_iter().map(raft_message_to_proto);
+        let behind = alive.map(alive_to_proto).into_iter();
+        let behind = behind.chain(credits.into_iter().map(credit_to_proto));
+        let msgs = messages.chain(behind).collect();
         Some((BatchRaftMessage { msgs, ..Default::default() }, (queue, parts, ended)))
     })
 }

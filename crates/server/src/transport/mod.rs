@@ -31,7 +31,7 @@ use base::{ClusterId, StoreId};
 use futures_util::future::BoxFuture;
 use raft::Body;
 use store::snapshot::SnapshotFolder;
-use store::{RaftMessage, ShardInput};
+use store::{RaftMessage, ShardInput, SnapshotCredit, StoreAlive};
 use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinSet;
@@ -47,6 +47,7 @@ mod snapshot_sender;
 #[cfg(test)]
 pub(crate) mod tests;
 
+pub(crate) use connect::{channel_to, connect_to, sign};
 pub(crate) use counters::TransportCounters;
 pub(crate) use queue::{QueueLimits, weight};
 pub(crate) use snapshot_sender::SnapshotLimits;
@@ -122,6 +123,23 @@ impl Transport {
         for (store, group) in groups {
             let lost = self.queue(store).push(group);
             self.parts.note(store, lost);
+        }
+    }
+
+    /// Sends signs of life; `alive` is empty afterwards. Does not wait.
+    pub(crate) fn send_alive(&self, alive: &mut Vec<StoreAlive>) {
+        for alive in alive.drain(..) {
+            self.queue(alive.to).push_alive(alive);
+        }
+    }
+
+    /// Sends words about room for snapshots; `credits` is empty afterwards. Does not wait.
+    pub(crate) fn send_credits(&self, credits: &mut Vec<SnapshotCredit>) {
+        for credit in credits.drain(..) {
+            // Nobody but a peer that was here before has its leader here too.
+            if credit.to.store_id != self.parts.store_id {
+                self.queue(credit.to.store_id).push_credit(credit);
+            }
         }
     }
 

@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use raft::Body;
-use store::RaftMessage;
+use store::{RaftMessage, SnapshotCredit, StoreAlive};
 use tokio::sync::Notify;
 
 /// What a message weighs beside what it carries: its part of the queue and of the wire.
@@ -21,6 +21,9 @@ const MESSAGE_WEIGHT: usize = 128;
 
 /// What an entry weighs beside its data.
 const ENTRY_WEIGHT: usize = 32;
+
+/// Words about room for snapshots that may wait; the rest is dropped, and asked for again.
+const CREDITS_MAX: usize = 1 << 10;
 
 /// How much may wait, and how much goes into one message of the stream.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +85,10 @@ struct Waiting {
     messages: VecDeque<RaftMessage>,
     /// The sum of their weights.
     bytes: usize,
+    /// A sign of life; a later one takes the place of one that still waits.
+    alive: Option<StoreAlive>,
+    /// Words about room for snapshots.
+    credits: Vec<SnapshotCredit>,
     /// Raft was told that messages get lost, and the way was not clear since.
     told: bool,
     /// The connection has proved itself.
@@ -93,6 +100,16 @@ pub(crate) struct Batch {
     pub(crate) messages: Vec<RaftMessage>,
     /// The sum of their weights.
     pub(crate) bytes: usize,
+    /// A sign of life, behind the messages.
+    pub(crate) alive: Option<StoreAlive>,
+    /// Words about room for snapshots, behind that.
+    pub(crate) credits: Vec<SnapshotCredit>,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.alive.is_none() && self.credits.is_empty()
+    }
 }
 
 impl Queue {
@@ -125,6 +142,22 @@ impl Queue {
         lost
     }
 
+    /// A sign of life leaves with what waits.
+    pub(crate) fn push_alive(&self, alive: StoreAlive) {
+        self.lock().alive = Some(alive);
+        self.filled.notify_one();
+    }
+
+    /// A word about room for a snapshot leaves with what waits.
+    pub(crate) fn push_credit(&self, credit: SnapshotCredit) {
+        let mut waiting = self.lock();
+        if waiting.credits.len() < CREDITS_MAX {
+            waiting.credits.push(credit);
+        }
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
     /// The next messages, in order; waits until there are some.
     pub(crate) async fn next_batch(&self) -> Batch {
         loop {
@@ -137,7 +170,7 @@ impl Queue {
 
     /// Waits until there is something to send.
     pub(crate) async fn wait_filled(&self) {
-        while self.lock().messages.is_empty() {
+        while self.lock().is_empty() {
             self.filled.notified().await;
         }
     }
@@ -157,6 +190,8 @@ impl Queue {
         let messages = waiting.messages.len();
         waiting.messages = VecDeque::new();
         waiting.bytes = 0;
+        waiting.alive = None;
+        waiting.credits = Vec::new();
         waiting.settled = false;
         Lost { messages, tell: !std::mem::replace(&mut waiting.told, true) }
     }
@@ -175,7 +210,10 @@ impl Queue {
         assert!(bytes <= waiting.bytes, "a batch of {bytes} bytes from {}", waiting.bytes);
         waiting.bytes -= bytes;
         self.clear_if_possible(&mut waiting);
-        (!messages.is_empty()).then_some(Batch { messages, bytes })
+        let alive = waiting.alive.take();
+        let credits = std::mem::take(&mut waiting.credits);
+        let is_empty = messages.is_empty() && alive.is_none() && credits.is_empty();
+        (!is_empty).then_some(Batch { messages, bytes, alive, credits })
     }
 
     fn is_full(&self, waiting: &Waiting) -> bool {

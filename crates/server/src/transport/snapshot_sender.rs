@@ -3,6 +3,8 @@
 //!
 //! ```text
 //!   files ── SnapshotReader ── chunks of 1 MiB, no faster than allowed ── Snapshot stream ──> Done
+//!                  ▲                                                            │
+//!                  └───────── once more from its begin, a few times ◄───────────┘ cut off, busy
 //! ```
 
 use std::future::Future;
@@ -10,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base::{PeerId, RegionId};
+use base::{PeerId, RegionId, StoreId};
 use futures_util::{Stream, stream};
 use proto::raft_serverpb::{self, SnapshotChunk};
 use raft::Body;
@@ -29,9 +31,13 @@ const TIME_MIN: Duration = Duration::from_secs(120);
 /// No working network is slower than this.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 
-/// A store that receives too many already is left alone for so long: raft asks for another
-/// snapshot as soon as it knows that this one is lost, and making one is work.
-const BUSY_PAUSE: Duration = Duration::from_secs(2);
+/// A transfer that was cut off, or that came when the other store received too many already, is
+/// begun again after this pause: raft would ask for another snapshot as soon as it knew that this
+/// one is lost, and making one is work.
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// Times that a transfer is begun.
+const TRIES: u32 = 3;
 
 /// How many, and how fast.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +90,17 @@ impl Drop for Owed {
     }
 }
 
+/// Whether the same files may arrive at another try: the stream broke, or the other store had no
+/// room for it. One that cannot be reached at all is left alone, and so is one that refuses what
+/// it was sent.
+fn may_pass(error: &LinkError) -> bool {
+    let LinkError::Refused(status) = error else { return false };
+    !matches!(
+        status.code(),
+        Code::DataLoss | Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented
+    )
+}
+
 impl SnapshotSender {
     pub(super) fn new(parts: Arc<TransportParts>) -> Self {
         let limits = parts.snapshot_limits;
@@ -115,11 +132,6 @@ impl SnapshotSender {
                 }
                 Err(error) => {
                     tracing::warn!(region = %region_id, %store, %error, "snapshot not sent");
-                    if let LinkError::Refused(status) = &error
-                        && status.code() == Code::ResourceExhausted
-                    {
-                        tokio::time::sleep(BUSY_PAUSE).await;
-                    }
                     drop(owed);
                 }
             }
@@ -139,11 +151,29 @@ impl SnapshotSender {
             return Err(LinkError::Files("too many wait to be sent".to_owned()));
         }
         let bytes = reader.left();
+        for _ in 1..TRIES {
+            match self.send(store, &message, reader.rewound()).await {
+                Err(error) if may_pass(&error) => {
+                    tracing::info!(%store, %error, "a snapshot is sent once more");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                done => return done.map(|()| bytes),
+            }
+        }
+        self.send(store, &message, reader).await.map(|()| bytes)
+    }
+
+    async fn send(
+        self: &Arc<Self>,
+        store: StoreId,
+        message: &raft_serverpb::RaftMessage,
+        reader: SnapshotReader,
+    ) -> Result<(), LinkError> {
+        let limit = TIME_MIN + Duration::from_secs(reader.left() / SLOWEST_BYTES_PER_SECOND);
         let mut client = connect(&self.parts, store).await?;
-        let call = client.snapshot(signed(&self.parts, self.chunks(message, reader)));
-        let limit = TIME_MIN + Duration::from_secs(bytes / SLOWEST_BYTES_PER_SECOND);
+        let call = client.snapshot(signed(&self.parts, self.chunks(message.clone(), reader)));
         tokio::time::timeout(limit, call).await.map_err(|_| LinkError::Slow)??;
-        Ok(bytes)
+        Ok(())
     }
 
     async fn open(

@@ -57,7 +57,16 @@ fn message(from: u64, to: u64, body: Body) -> RaftMessage {
     let (from, to) = (peer_on(from), peer_on(to));
     let message = Message { from: from.id, to: to.id, term: 6, body };
     let epoch = Epoch { conf_ver: 1, version: 1 };
-    RaftMessage { region_id: RegionId(2), from, to, epoch, message, range: None, tombstone: false }
+    RaftMessage {
+        region_id: RegionId(2),
+        from,
+        to,
+        epoch,
+        message,
+        range: None,
+        tombstone: false,
+        merged_into: None,
+    }
 }
 
 fn heartbeat_to(from: u64, to: u64, round: u64) -> RaftMessage {

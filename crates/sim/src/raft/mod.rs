@@ -47,13 +47,13 @@ mod shape;
 mod snapshots;
 mod totals;
 mod trace;
-mod verdict;
 mod workload;
 
 #[cfg(feature = "mutations")]
 pub use self::mutations::{Hunt, hunt};
 pub use self::totals::{Event, Totals};
-pub use self::verdict::{Broken, run_caught};
+pub(crate) use self::trace::Said;
+pub use crate::verdict::Broken;
 #[cfg(feature = "mutations")]
 pub use raft::Rule;
 
@@ -99,6 +99,11 @@ pub struct RunReport {
     pub totals: Totals,
     /// A number that differs when the runs do.
     pub fingerprint: u64,
+}
+
+/// One run; a panic in it becomes an error and prints nothing.
+pub fn run_caught(seed: u64, options: &RaftOptions) -> Result<RunReport, Broken> {
+    crate::verdict::caught(seed, || run(seed, options))
 }
 
 /// One run. Panics at the first promise that is broken, with its name before a colon.

@@ -14,8 +14,11 @@
 //!   snapshot name | release name
 //!   table file [cf=] k=v... | ingest file... [cf=]
 //!   checkpoint name | switch name | sync | flush | restart
-//!   drop-files from to [cf=] | size [cf=] [from=] [to=]
+//!   drop-files from to [cf=] | size [cf=] [from=] [to=] | compact [cf=] [from=] [to=]
 //! ```
+//!
+//! Garbage in family `write` are values that begin with `old`; those that begin with `hides` would
+//! be if nothing were below them.
 
 mod crash;
 mod mirror;
@@ -54,7 +57,7 @@ impl Bench {
     pub(super) fn new(kind: Kind) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let place = dir.path().join("engine");
-        let memory = MemoryEngine::new();
+        let memory = MemoryEngine::new().with_garbage(Arc::new(OldGoes));
         let engine: Box<dyn Engine> = match kind {
             Kind::Rocks => Box::new(rocks(&place)),
             Kind::Memory => Box::new(memory.clone()),
@@ -82,16 +85,49 @@ impl Bench {
         match self.kind {
             Kind::Rocks => self.engine = Box::new(rocks(dir)),
             Kind::Memory => {
-                self.memory = MemoryEngine::open_checkpoint(dir).expect("a checkpoint");
+                let memory = MemoryEngine::open_checkpoint(dir).expect("a checkpoint");
+                self.memory = memory.with_garbage(Arc::new(OldGoes));
                 self.engine = Box::new(self.memory.clone());
             }
         }
     }
 }
 
+/// The rule of these tests.
+#[derive(Debug)]
+struct OldGoes;
+
+impl GarbageRule for OldGoes {
+    fn compaction(&self) -> Option<Box<dyn GarbageWalk>> {
+        Some(Box::new(OldGoes))
+    }
+
+    fn horizon(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn beyond(&self, _: &[u8], _: &KeyRange) -> Option<Box<dyn GarbageWalk>> {
+        self.compaction()
+    }
+}
+
+impl GarbageWalk for OldGoes {
+    fn next(&mut self, _: &[u8], value: &[u8]) -> Fate {
+        let hides_older = value.starts_with(b"hides");
+        match hides_older || value.starts_with(b"old") {
+            true => Fate::Goes(Gone { hides_older, value: None }),
+            false => Fate::Stays,
+        }
+    }
+}
+
 /// Small enough for tests that open many.
 pub(super) fn rocks(dir: &Path) -> RocksEngine {
-    let options = RocksOptions { write_buffer_bytes: 1 << 20, ..RocksOptions::default() };
+    let options = RocksOptions {
+        write_buffer_bytes: 1 << 20,
+        garbage: Arc::new(OldGoes),
+        ..RocksOptions::default()
+    };
     RocksEngine::open(dir, &options).expect("the folder can be opened")
 }
 
@@ -144,6 +180,7 @@ impl goldenscript::Runner for Script {
                 let (start, end) = (positional(args)?, positional(args)?);
                 engine.delete_files_in_range(family(args)?, &KeyRange::new(start, end))?;
             }
+            "compact" => engine.compact_range(family(args)?, &range(args))?,
             "size" => {
                 let size = engine.approximate_size(family(args)?, &range(args))?;
                 return Ok(if size == 0 { "nothing" } else { "something" }.to_string());

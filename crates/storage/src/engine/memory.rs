@@ -37,8 +37,8 @@ use base::{KeyRange, Prng};
 use bytes::Bytes;
 
 use super::{
-    Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, IterOptions, Op,
-    Snapshot, SstWriter, WriteBatch,
+    Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, Fate, GarbageRule,
+    GarbageWalk, IterOptions, KeepAll, Op, Snapshot, SstWriter, WriteBatch,
 };
 use crate::disk::{Disk, RealDisk};
 
@@ -49,6 +49,8 @@ pub struct MemoryEngine {
     shared: Arc<RwLock<State>>,
     /// Where the tables for ingestion lie.
     disk: Arc<dyn Disk>,
+    /// What compactions of family `write` leave out.
+    garbage: Arc<dyn GarbageRule>,
 }
 
 impl Default for MemoryEngine {
@@ -99,7 +101,15 @@ impl MemoryEngine {
     /// [`ingest`](Engine::ingest)) are files on `disk`. Checkpoints are on the machine's own disk
     /// all the same.
     pub fn with_disk(disk: Arc<dyn Disk>) -> Self {
-        Self { shared: Arc::default(), disk }
+        Self { shared: Arc::default(), disk, garbage: Arc::new(KeepAll) }
+    }
+
+    /// This engine, with that rule for what [`compact_range`](Engine::compact_range) leaves out of
+    /// family `write`.
+    #[must_use]
+    pub fn with_garbage(mut self, garbage: Arc<dyn GarbageRule>) -> Self {
+        self.garbage = garbage;
+        self
     }
 
     /// An engine with the contents of a checkpoint, all of it synced.
@@ -216,6 +226,15 @@ impl Engine for MemoryEngine {
         Ok(())
     }
 
+    fn compact_range(&self, cf: Cf, range: &KeyRange) -> Result<(), EngineError> {
+        if cf == Cf::Write
+            && let Some(mut walk) = self.garbage.compaction()
+        {
+            self.lock().drop_garbage(range, &mut *walk);
+        }
+        Ok(())
+    }
+
     fn ingest(&self, cf: Cf, files: &[PathBuf]) -> Result<(), EngineError> {
         let mut tables = Vec::with_capacity(files.len());
         for path in files {
@@ -243,6 +262,10 @@ impl Engine for MemoryEngine {
 
     fn sst_writer(&self, cf: Cf, path: &Path) -> Result<Box<dyn SstWriter>, EngineError> {
         Ok(Box::new(table::TableWriter::new(self.disk.clone(), cf, path)))
+    }
+
+    fn garbage(&self) -> Arc<dyn GarbageRule> {
+        self.garbage.clone()
     }
 
     fn approximate_size(&self, cf: Cf, range: &KeyRange) -> Result<u64, EngineError> {
@@ -331,6 +354,34 @@ impl State {
         self.families[cf as usize]
             .iter()
             .filter_map(move |(key, versions)| Some((key, visible(versions, seq)?)))
+    }
+
+    /// Turns garbage into deletions, for snapshots too, as a compaction of files does. It looks at
+    /// what is synced and not overwritten since: that is what files hold.
+    fn drop_garbage(&mut self, range: &KeyRange, walk: &mut dyn GarbageWalk) {
+        let synced = self.synced;
+        let in_files = |versions: &[Version]| {
+            let newest = versions.last().expect("a key has a version");
+            newest.durable || newest.seq <= synced
+        };
+        let mut gone = Vec::new();
+        for (key, versions) in self.versions_in(Cf::Write, range).filter(|(_, v)| in_files(v)) {
+            if let Some(value) = visible(versions, self.last)
+                && let Fate::Goes(how) = walk.next(key, value)
+                && how.is_alone()
+            {
+                gone.push(key.clone());
+            }
+        }
+        for key in gone {
+            let versions = self.families[Cf::Write as usize].get_mut(&key).expect("seen above");
+            let newest = versions.last_mut().expect("a key has a version");
+            self.bytes -= newest.bytes(&key);
+            newest.value = None;
+            self.bytes += newest.bytes(&key);
+            self.journal.push_back((self.last, Cf::Write, key));
+        }
+        self.collect();
     }
 
     /// Removes the versions that nobody can see any more: neither a snapshot nor who comes after a

@@ -25,7 +25,8 @@
 //!    are durable at once, for their family alone. They fit into the order of 2 only under a state
 //!    that can be redone (a region that is *Applying*).
 //! 4. A snapshot never changes, whatever is written, ingested or deleted after it (but for
-//!    `delete_files_in_range`).
+//!    `delete_files_in_range`, and for the garbage of family `write`: what a [`GarbageRule`] lets
+//!    go by itself may be gone from a snapshot too).
 //!
 //! Where to start: [`WriteBatch`] for how data goes in, [`Snapshot`] and [`Cursor`] for how it
 //! comes out, `rocks.rs` for what of this RocksDB does by itself, `memory.rs` for a model of it in
@@ -34,8 +35,10 @@
 mod batch;
 mod cursor;
 mod error;
+mod garbage;
 mod memory;
 mod rocks;
+mod rocks_garbage;
 mod rocks_options;
 
 #[cfg(test)]
@@ -52,6 +55,7 @@ use bytes::Bytes;
 pub use batch::{Op, Ops, WriteBatch};
 pub use cursor::{Cursor, IterOptions};
 pub use error::{EngineError, EngineErrorKind};
+pub use garbage::{Fate, GarbageRule, GarbageWalk, Gone, KeepAll};
 pub use memory::MemoryEngine;
 pub use rocks::RocksEngine;
 pub use rocks_options::{LogSink, RocksOptions};
@@ -148,6 +152,10 @@ pub trait Engine: Send + Sync {
     /// is not defined, and snapshots may lose them too. Keys outside stay.
     fn delete_files_in_range(&self, cf: Cf, range: &KeyRange) -> Result<(), EngineError>;
 
+    /// Merges all files with keys in `range` into one level, and waits for it: deletions and, in
+    /// family `write`, garbage take no more room then. Costs reading and writing all of it.
+    fn compact_range(&self, cf: Cf, range: &KeyRange) -> Result<(), EngineError>;
+
     /// Takes in table files made by [`sst_writer`](Self::sst_writer) for the same family,
     /// atomically and durably, as if their keys were written now, file after file. The files stay
     /// where they are. Fails with nothing changed if one is missing or damaged.
@@ -160,6 +168,9 @@ pub trait Engine: Send + Sync {
     /// Begins a table file for `cf` at `path`, to be taken in by [`ingest`](Self::ingest) of an
     /// engine of the same kind.
     fn sst_writer(&self, cf: Cf, path: &Path) -> Result<Box<dyn SstWriter>, EngineError>;
+
+    /// What compactions of family `write` leave out.
+    fn garbage(&self) -> Arc<dyn GarbageRule>;
 
     /// About how many bytes the keys in `range` take up, in files and in memory.
     fn approximate_size(&self, cf: Cf, range: &KeyRange) -> Result<u64, EngineError>;

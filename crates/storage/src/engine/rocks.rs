@@ -25,15 +25,15 @@ use bytes::Bytes;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::properties;
 use rocksdb::{
-    AsColumnFamilyRef, ColumnFamily, ColumnFamilyDescriptor, DB, DBPinnableSlice, DBRawIterator,
-    ErrorKind, FlushOptions, IngestExternalFileOptions, Options, Range, ReadOptions, ReadTier,
-    SizeApproximationFlags, SstFileWriter, WriteOptions,
+    AsColumnFamilyRef, ColumnFamily, ColumnFamilyDescriptor, CompactOptions, DB, DBPinnableSlice,
+    DBRawIterator, ErrorKind, FlushOptions, IngestExternalFileOptions, Options, Range, ReadOptions,
+    ReadTier, SizeApproximationFlags, SstFileWriter, WriteOptions,
 };
 use self_cell::self_cell;
 
 use super::{
-    Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, IterOptions,
-    RocksOptions, Snapshot, SstWriter, WriteBatch,
+    Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, GarbageRule,
+    IterOptions, RocksOptions, Snapshot, SstWriter, WriteBatch,
 };
 
 type Families<'db> = [&'db ColumnFamily; Cf::ALL.len()];
@@ -215,6 +215,18 @@ impl Engine for RocksEngine {
             .map_err(|error| self.fail("delete files of", error))
     }
 
+    fn compact_range(&self, cf: Cf, range: &KeyRange) -> Result<(), EngineError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        let end = (!range.end.is_empty()).then_some(&range.end[..]);
+        let family = self.shared.family(cf);
+        self.db().compact_range_cf_opt(family, Some(&range.start[..]), end, &options);
+        Ok(())
+    }
+
     fn ingest(&self, cf: Cf, files: &[PathBuf]) -> Result<(), EngineError> {
         if files.is_empty() {
             return Ok(());
@@ -240,6 +252,10 @@ impl Engine for RocksEngine {
             .with_dependent_mut(|_, writer| writer.open(path))
             .map_err(|error| EngineError::from_rocksdb("create the table", path, error))?;
         Ok(Box::new(RocksSstWriter { writer, path: path.to_path_buf() }))
+    }
+
+    fn garbage(&self) -> Arc<dyn GarbageRule> {
+        self.options.garbage.clone()
     }
 
     fn approximate_size(&self, cf: Cf, range: &KeyRange) -> Result<u64, EngineError> {

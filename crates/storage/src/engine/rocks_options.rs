@@ -21,7 +21,8 @@ use rocksdb::{
     LruCacheOptions, Options,
 };
 
-use super::Cf;
+use super::rocks_garbage::Filters;
+use super::{Cf, GarbageRule, KeepAll};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -43,6 +44,8 @@ pub struct RocksOptions {
     pub open_files_max: usize,
     /// Where RocksDB's warnings go. None: nowhere.
     pub log: Option<LogSink>,
+    /// What compactions of family `write` leave out.
+    pub garbage: Arc<dyn GarbageRule>,
 }
 
 impl Default for RocksOptions {
@@ -53,6 +56,7 @@ impl Default for RocksOptions {
             background_jobs: 2,
             open_files_max: 1024,
             log: None,
+            garbage: Arc::new(KeepAll),
         }
     }
 }
@@ -64,6 +68,7 @@ impl fmt::Debug for RocksOptions {
             .field("write_buffer_bytes", &self.write_buffer_bytes)
             .field("background_jobs", &self.background_jobs)
             .field("open_files_max", &self.open_files_max)
+            .field("garbage", &self.garbage)
             .finish_non_exhaustive()
     }
 }
@@ -158,6 +163,9 @@ impl RocksOptions {
         table.set_unpartitioned_pinning_tier(BlockBasedPinningTier::FlushAndSimilar);
         table.set_optimize_filters_for_memory(true);
         options.set_block_based_table_factory(&table);
+        if cf == Cf::Write {
+            options.set_compaction_filter_factory(Filters::new(self.garbage.clone()));
+        }
         options
     }
 }

@@ -75,6 +75,8 @@ pub(super) struct RegionLog {
     /// The segment of the state's row; 0 if there is no state.
     state_in: u32,
     runs: Vec<Run>,
+    /// Roughly the bytes of its entries.
+    bytes: u64,
 }
 
 impl RegionLog {
@@ -84,6 +86,11 @@ impl RegionLog {
 
     pub(super) fn last_index(&self) -> Index {
         self.runs.last().map_or(self.truncated.0, |run| run.end() - 1)
+    }
+
+    /// Roughly the bytes of its entries.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.bytes
     }
 
     pub(super) fn state(&self) -> Option<&[u8]> {
@@ -250,16 +257,19 @@ impl LogIndex {
             let (term, crc, kind_and_len) = (row.term, row.crc, row.kind_and_len());
             Slot { term, segment, offset: at, crc, kind_and_len }
         });
+        let mut freed = 0;
         if cut {
-            log.cut_from(first, &mut |slot| release(segments, slot.segment, slot.len()));
+            log.cut_from(first, &mut |slot| freed += release(segments, slot.segment, slot.len()));
             log.push(first, slots);
         } else {
             for (index, slot) in (first..).zip(slots) {
                 if let Some(old) = log.place(index, slot) {
-                    release(segments, old.segment, old.len());
+                    freed += release(segments, old.segment, old.len());
                 }
             }
         }
+        log.bytes += u64::from(offset - start) + count * ROW_COST;
+        log.bytes -= freed;
         let used = segments.get_mut(&segment).expect("a record is in a known segment");
         used.live_rows += count;
         used.live_bytes += u64::from(offset - start) + count * ROW_COST;
@@ -287,11 +297,13 @@ impl LogIndex {
         log.truncated = to;
         log.truncated_in = segment;
         claim(segments, segment, 0);
-        let mut dropped = |slot: &Slot| release(segments, slot.segment, slot.len());
+        let mut freed = 0;
+        let mut dropped = |slot: &Slot| freed += release(segments, slot.segment, slot.len());
         match reset {
             true => log.cut_from(0, &mut dropped),
             false => log.drop_to(to.0, &mut dropped),
         }
+        log.bytes -= freed;
     }
 
     fn apply_removal(&mut self, region: RegionId) {
@@ -299,7 +311,9 @@ impl LogIndex {
         let segments = &mut self.segments;
         release(segments, log.state_in, log.state.len() as u32);
         release(segments, log.truncated_in, 0);
-        log.cut_from(0, &mut |slot| release(segments, slot.segment, slot.len()));
+        log.cut_from(0, &mut |slot| {
+            release(segments, slot.segment, slot.len());
+        });
     }
 
     /// Entries that should be there and are not. None, unless the log is damaged.
@@ -318,13 +332,15 @@ fn claim(segments: &mut BTreeMap<u32, SegmentUse>, segment: u32, len: u32) {
     used.live_bytes += u64::from(len) + ROW_COST;
 }
 
-/// A row is not wanted any more. Segment 0: there was none.
-fn release(segments: &mut BTreeMap<u32, SegmentUse>, segment: u32, len: u32) {
+/// A row is not wanted any more. Segment 0: there was none. Returns what it cost.
+fn release(segments: &mut BTreeMap<u32, SegmentUse>, segment: u32, len: u32) -> u64 {
     if segment == 0 {
-        return;
+        return 0;
     }
     let used = segments.get_mut(&segment).expect("a live row keeps its segment");
     assert!(used.live_rows > 0, "segment {segment} loses more rows than it has");
     used.live_rows -= 1;
-    used.live_bytes -= u64::from(len) + ROW_COST;
+    let cost = u64::from(len) + ROW_COST;
+    used.live_bytes -= cost;
+    cost
 }

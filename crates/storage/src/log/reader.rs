@@ -100,6 +100,17 @@ impl LogReader {
         self.index.read().expect(NO_PANIC).regions.keys().copied().collect()
     }
 
+    /// Roughly the bytes of the entries that are in the log: of all regions.
+    pub fn live_bytes(&self) -> u64 {
+        let index = self.index.read().expect(NO_PANIC);
+        index.segments.values().map(|used| used.live_bytes).sum()
+    }
+
+    /// The same of one region.
+    pub fn live_bytes_of(&self, region: RegionId) -> u64 {
+        self.with(region, |log| log.map_or(0, RegionLog::live_bytes))
+    }
+
     fn pieces(
         &self,
         region: RegionId,

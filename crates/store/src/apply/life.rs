@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use base::rule::{Rule, keep};
 use base::{Epoch, Index, PeerId, Region, RegionId};
 use bytes::Bytes;
 use raft::LogPos;
@@ -10,11 +11,13 @@ use storage::engine::{Cf, Engine};
 use storage::keys;
 
 use super::stage::put_tombstone;
-use super::{Applied, Applier, ApplyOutbox, ApplyRegion, Milestone};
+use super::{Applied, Applier, ApplyOutbox, ApplyRegion, MergeNews, Milestone};
+use crate::consistency::ComputeHash;
 use crate::job::Job;
-use crate::snapshot::BuildSnapshot;
+use crate::merge::{Absorbed, MergeState};
+use crate::snapshot::{BUILDS_MAX, BuildSnapshot};
 use crate::states::{self, ApplyState, LocalState};
-use crate::{Fatal, bootstrap, members};
+use crate::{Fatal, members};
 
 /// A snapshot that replaces what a replica holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +28,8 @@ pub struct Installation {
     pub peer: PeerId,
     /// The last entry that the snapshot covers.
     pub pos: LogPos,
+    /// The regions that it absorbed by then.
+    pub absorbed: Arc<Absorbed>,
     /// The raft state with which the log begins behind it, encoded.
     pub raft_state: Bytes,
 }
@@ -33,6 +38,10 @@ impl Installation {
     fn apply_state(&self) -> ApplyState {
         let pos = (self.pos.index, self.pos.term);
         ApplyState { applied: self.pos.index, commit: pos, truncated: pos }
+    }
+
+    fn record(&self, local: LocalState) -> Vec<u8> {
+        states::encode_region_state(&self.region, local, None, &self.absorbed)
     }
 
     fn milestone(&self, milestone: Milestone) -> Applied {
@@ -46,7 +55,7 @@ impl Installation {
 }
 
 impl Applied {
-    fn milestone(region_id: RegionId, milestone: Milestone) -> Self {
+    pub(super) fn milestone(region_id: RegionId, milestone: Milestone) -> Self {
         Self {
             region_id,
             index: 0,
@@ -54,9 +63,12 @@ impl Applied {
             truncated: (0, 0),
             written_bytes: 0,
             written_keys: 0,
+            sampled_keys: Vec::new(),
             region: None,
             births: Vec::new(),
             conf_changes: Vec::new(),
+            verify: None,
+            merge: MergeNews::default(),
             milestone: Some(milestone),
         }
     }
@@ -67,19 +79,43 @@ impl Applier {
     /// says and nothing else.
     pub(super) fn snapshot(
         &mut self,
-        region: RegionId,
+        id: RegionId,
         to: PeerId,
         at_least: Index,
         out: &mut ApplyOutbox,
     ) -> Result<(), Fatal> {
-        self.write(out)?;
+        if keep(Rule::SnapshotBetweenBatches) {
+            self.write(out)?;
+        }
         // Whoever asked is gone if the region is.
-        if let Some(region) = self.regions.get_mut(&region) {
+        if let Some(region) = self.regions.get_mut(&id) {
             region.wanted.retain(|(other, _)| *other != to);
             region.wanted.push((to, at_least));
-            out.jobs.extend(region.snapshots(&*self.engine));
+            if !self.wanted.contains(&id) {
+                self.wanted.push_back(id);
+            }
         }
+        self.begin_snapshots(out);
         Ok(())
+    }
+
+    /// Begins snapshots that wait for no entry any more, as many as may be made at once: each keeps
+    /// the engine from forgetting what it sees. Everything staged must be written.
+    pub(super) fn begin_snapshots(&mut self, out: &mut ApplyOutbox) {
+        for _ in 0..self.wanted.len() {
+            let free = BUILDS_MAX - self.building;
+            if free == 0 {
+                return;
+            }
+            let id = self.wanted.pop_front().expect("so many are there");
+            let Some(region) = self.regions.get_mut(&id) else { continue };
+            let jobs = region.snapshots(&*self.engine, free);
+            self.building += jobs.len();
+            out.jobs.extend(jobs);
+            if !region.wanted.is_empty() {
+                self.wanted.push_back(id);
+            }
+        }
     }
 
     /// From here on the region's data is the snapshot's or nothing: a restart installs it.
@@ -90,11 +126,12 @@ impl Applier {
     ) -> Result<(), Fatal> {
         self.write(out)?;
         let id = installation.region.id;
-        if let Some(old) = self.regions.remove(&id) {
+        if let Some(mut old) = self.regions.remove(&id) {
+            self.forget_paused(&mut old);
             let (old, new) = (old.state.applied, installation.pos.index);
             assert!(old <= new, "region {id}: a snapshot at {new} where {old} is applied");
         }
-        let region = states::encode_region_state(&installation.region, LocalState::Applying);
+        let region = installation.record(LocalState::Applying);
         let state = installation.apply_state().encode();
         self.batch.put(Cf::Raft, &keys::region_state_key(id), &region);
         self.batch.put(Cf::Raft, &keys::apply_state_key(id), &state);
@@ -110,12 +147,14 @@ impl Applier {
         out: &mut ApplyOutbox,
     ) -> Result<(), Fatal> {
         let id = installation.region.id;
-        bootstrap::put_region_state(&mut self.batch, &installation.region);
+        let record = installation.record(LocalState::Normal);
+        self.batch.put(Cf::Raft, &keys::region_state_key(id), &record);
         self.batch.delete(Cf::Raft, &keys::snapshot_raft_state_key(id));
         self.unsynced.push(installation.milestone(Milestone::Installed));
         let state = installation.apply_state();
-        let Installation { region, peer, pos, .. } = installation;
-        self.create(ApplyRegion::new(region, state, pos.term, peer));
+        let Installation { region, peer, pos, absorbed, .. } = installation;
+        let region = ApplyRegion::new(region, state, pos.term, peer);
+        self.create(ApplyRegion { absorbed, ..region });
         self.write(out)
     }
 
@@ -124,17 +163,25 @@ impl Applier {
         &mut self,
         region: &Region,
         peer: PeerId,
+        merged_into: Option<Box<Region>>,
         out: &mut ApplyOutbox,
     ) -> Result<(), Fatal> {
         self.write(out)?;
+        let merge =
+            merged_into.map(|target| MergeState { min_index: 0, commit: 0, target: *target });
+        let merge = merge.as_ref();
         match self.regions.remove(&region.id) {
-            None => put_tombstone(&mut self.batch, region, peer),
-            Some(old) => {
+            // It was taken over before this could be known.
+            None if self.has_merged(region.id) => {}
+            None => put_tombstone(&mut self.batch, (region, peer), merge, &Absorbed::default()),
+            Some(mut old) => {
+                self.forget_paused(&mut old);
                 assert_eq!(old.peer, peer, "region {}: another replica is here", region.id);
                 // Its keys may be fewer than the shard knew when it asked.
                 let conf_ver = region.epoch.conf_ver.max(old.region.epoch.conf_ver);
                 let epoch = Epoch { conf_ver, ..old.region.epoch };
-                put_tombstone(&mut self.batch, &Region { epoch, ..(*old.region).clone() }, peer);
+                let region = Region { epoch, ..(*old.region).clone() };
+                put_tombstone(&mut self.batch, (&region, peer), merge, &old.absorbed);
             }
         }
         let milestone = Milestone::Destroyed(peer);
@@ -145,27 +192,45 @@ impl Applier {
     /// Makes durable what must be before anybody goes on with it. One sync serves all steps of a
     /// turn.
     pub(super) fn sync(&mut self, out: &mut ApplyOutbox) -> Result<(), Fatal> {
-        if self.unsynced.is_empty() {
+        assert!(self.taken.is_empty(), "what was taken over is told when it is written");
+        let members_changed = std::mem::take(&mut self.members_changed);
+        let members_changed = members_changed && keep(Rule::SyncBeforeMembersAreTold);
+        if self.unsynced.is_empty() && !members_changed {
             return Ok(());
         }
-        self.engine.sync().map_err(|cause| Fatal::engine(&cause))?;
+        if keep(Rule::SyncLifeSteps) {
+            self.engine.sync().map_err(|cause| Fatal::engine(&cause))?;
+        }
         out.applied.append(&mut self.unsynced);
         Ok(())
     }
 }
 
 impl ApplyRegion {
-    /// The snapshots that wait for no entry any more. Everything staged must be written.
-    pub(super) fn snapshots(&mut self, engine: &dyn Engine) -> Vec<Job> {
+    /// The hash of what the last entry left, if it asked for it. Everything staged must be written,
+    /// and nothing behind that entry.
+    pub(super) fn hash(&mut self, engine: &dyn Engine) -> Option<Job> {
+        let horizon = self.hash_asked.take().filter(|_| !self.removed)?;
+        let (region, index) = (self.region.clone(), self.state.applied);
+        let snapshot = engine.snapshot();
+        Some(Job::ComputeHash(ComputeHash { region, index, horizon, snapshot }))
+    }
+
+    /// At most so many of the snapshots that wait for no entry any more.
+    fn snapshots(&mut self, engine: &dyn Engine, at_most: usize) -> Vec<Job> {
         let applied = self.state.applied;
-        if self.removed || self.wanted.iter().all(|(_, at_least)| *at_least > applied) {
+        if self.removed
+            || self.merge.is_some() && keep(Rule::NoSnapshotWhileMerging)
+            || self.wanted.iter().all(|(_, at_least)| *at_least > applied)
+        {
             return Vec::new();
         }
         let (region, pos, conf) = (self.region.clone(), self.pos(), members::conf_of(&self.region));
         let snapshot = engine.snapshot();
         let due = self.wanted.extract_if(.., |(_, at_least)| *at_least <= applied);
-        let build = due.map(|(to, _)| BuildSnapshot {
+        let build = due.take(at_most).map(|(to, _)| BuildSnapshot {
             region: region.clone(),
+            absorbed: self.absorbed.clone(),
             to,
             pos,
             conf: conf.clone(),

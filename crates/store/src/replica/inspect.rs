@@ -1,12 +1,15 @@
 //! What a replica tells about itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use base::rule::{Rule, keep};
 use base::{Index, Instant, KeyRange, Peer, PeerId, Region, Term};
 use raft::HardState;
 
 use super::Replica;
 use crate::RegionError;
+use crate::inspection::{Activity, MemberProgress, ReplicaStatus};
 use crate::view::RegionView;
 
 impl Replica {
@@ -73,9 +76,66 @@ impl Replica {
 
     /// A snapshot for `to` arrived there, or is lost.
     pub(crate) fn snapshot_sent(&mut self, to: PeerId, arrived: bool) {
+        self.snapshot_is_over(to);
         match arrived {
             true => self.node.snapshot_sent(to),
             false => self.node.snapshot_failed(to),
+        }
+    }
+
+    /// Everything that people may want to know.
+    pub(crate) fn status(&self, now: Instant, log_bytes: u64) -> ReplicaStatus {
+        let status = self.node.status();
+        let progress = |member: &raft::MemberStatus| MemberProgress {
+            peer: member.id,
+            matched: member.matched,
+            flow: member.flow,
+            alive: self.is_alive(member.id),
+        };
+        let view = self.view().filter(|view| view.has_lease(now));
+        ReplicaStatus {
+            region: self.region.clone(),
+            peer: self.peer,
+            activity: self.activity(),
+            leader: self.leader(),
+            term: status.term,
+            last: status.last,
+            committed: status.committed,
+            applied: self.applied.0,
+            truncated: self.truncated,
+            log_bytes,
+            lease_left: view.map_or(Duration::ZERO, |view| view.lease_until.since(now)),
+            quiet: status.quiet,
+            check: self.check_status(),
+            members: match self.is_quiet() && self.node.is_leader() {
+                true => self.level_members(status.last),
+                false => status.members.iter().map(progress).collect(),
+            },
+        }
+    }
+
+    /// In a group that sleeps everybody has everything.
+    fn level_members(&self, last: Index) -> Vec<MemberProgress> {
+        let others = self.region.peers.iter().filter(|peer| peer.id != self.peer.id);
+        let flow = raft::FlowStatus::Replicate(0);
+        let level =
+            |peer: &Peer| MemberProgress { peer: peer.id, matched: last, flow, alive: true };
+        others.map(level).collect()
+    }
+
+    fn activity(&self) -> Activity {
+        if self.leaving {
+            Activity::Leaving
+        } else if self.install.is_some() {
+            Activity::Installing
+        } else if self.lost {
+            Activity::Lost
+        } else if !self.is_initialised() {
+            Activity::Uninitialised
+        } else if self.is_merging() {
+            Activity::Merging
+        } else {
+            Activity::Serving
         }
     }
 
@@ -92,7 +152,7 @@ impl Replica {
     }
 
     pub(crate) fn awaits_applied(&self) -> bool {
-        !self.reads_at.is_empty()
+        self.reads.awaits_applied()
             || (self.node.is_leader() && !self.serves_reads())
             || self.is_fenced()
             || self.install.is_some()
@@ -100,17 +160,18 @@ impl Replica {
     }
 
     /// Whether it takes no part: it goes, or a restart found it without its data.
-    pub(crate) fn is_asleep(&self) -> bool {
+    pub(crate) fn takes_no_part(&self) -> bool {
         self.leaving || self.install.as_ref().is_some_and(|install| install.is_resumed())
     }
 
-    /// Whether a split is on its way.
-    fn is_fenced(&self) -> bool {
-        self.fence.0 == self.node.term() && self.fence.1 > self.applied.0
+    /// Whether a split is on its way, or a merge that is not off.
+    pub(super) fn is_fenced(&self) -> bool {
+        self.fence.0 == self.node.term() && self.fence.1 > self.applied.0 || self.is_merging()
     }
 
     pub(super) fn serves_reads(&self) -> bool {
-        self.node.is_leader() && self.applied.1 == self.node.term()
+        let own = self.applied.1 == self.node.term() || !keep(Rule::ReadInOwnTerm);
+        self.node.is_leader() && own
     }
 
     fn leader(&self) -> Option<Peer> {
@@ -121,17 +182,33 @@ impl Replica {
         RegionError::NotLeader { region: self.region.id, leader: self.leader() }
     }
 
+    /// Whether what is in the engine is what the applied index says.
+    pub(super) fn has_data(&self) -> bool {
+        self.install.is_none() && !self.lost
+    }
+
+    /// Whoever decides alone needs nobody to confirm that it leads, and no ticks.
+    fn lease_until(&self) -> Instant {
+        match self.is_fenced() {
+            true => Instant::ZERO,
+            false if self.decides_alone() && self.node.confirmed_round() > 0 => Instant::MAX,
+            false => self.lease.until(),
+        }
+    }
+
     /// What others may know of this replica now; nothing of one that has nothing.
     pub(crate) fn view(&self) -> Option<RegionView> {
-        let lease_until = if self.is_fenced() { Instant::ZERO } else { self.lease.until() };
         (self.is_initialised() && !self.leaving).then(|| RegionView {
             region: self.region.clone(),
             peer: self.peer,
             leader: self.leader(),
             term: self.node.term(),
             applied: self.applied.0,
-            serves_reads: self.serves_reads(),
-            lease_until,
+            serves_reads: self.serves_reads() && !self.is_fenced(),
+            lease_until: self.lease_until(),
+            generation: (self.life, self.installs),
+            has_data: self.has_data(),
+            traffic: self.traffic.clone(),
         })
     }
 }

@@ -58,6 +58,10 @@ impl Replica {
         if self.install.is_some() {
             return Err("another one is being installed");
         }
+        if !self.applying.is_empty() && self.waits_for().is_none() {
+            // What they cut off may be in the snapshot again.
+            return Err("entries are being applied");
+        }
         let data = SnapshotData::decode(self.region.id, &snapshot.data);
         let Ok(SnapshotData { region, .. }) = data else { return Err("it cannot be read") };
         if region.peer(self.peer.id).is_none_or(|peer| peer.store_id != self.peer.store_id) {
@@ -88,8 +92,10 @@ impl Replica {
         let hard_state = HardState { commit: pos.index, ..*hard_state };
         let raft_state = states::encode_raft_state(&hard_state, pos.index);
         let (region, peer) = (Arc::new(data.region), self.peer.id);
-        let what = Installation { region, peer, pos, raft_state };
+        let absorbed = Arc::new(data.absorbed);
+        let what = Installation { region, peer, pos, absorbed, raft_state };
         out.apply.push(ApplyInput::BeginInstall(what.clone()));
+        self.installs += 1;
         self.install = Some(Install { what, step: Step::Engine, resumed: false });
         self.arrived = None;
     }
@@ -107,7 +113,8 @@ impl Replica {
         let pos = raft::LogPos { index: self.applied.0, term: self.applied.1 };
         let raft_state = states::encode_raft_state(&self.node.hard_state(), pos.index);
         let (region, peer) = (self.region.clone(), self.peer.id);
-        let what = Installation { region, peer, pos, raft_state };
+        let absorbed = self.merging.absorbed().clone();
+        let what = Installation { region, peer, pos, absorbed, raft_state };
         let install = Install { what, step: Step::Files, resumed: true };
         out.jobs.push(install.job(None));
         self.install = Some(install);
@@ -153,11 +160,15 @@ impl Replica {
         let (index, term) = (what.pos.index, what.pos.term);
         assert!(index >= self.applied.0, "region {}: applied index went back", self.region.id);
         (self.applied, self.truncated, self.cut) = ((index, term), (index, term), index);
+        // Those that waited for another region to end are never done: they are in the snapshot.
+        self.forget_applying();
         self.lost = false;
+        self.merging.replaced(what.absorbed);
         self.set_region(what.region);
         for mut held in std::mem::take(&mut self.held) {
             self.write(&mut held, out);
         }
+        self.answer_reads(out);
     }
 
     /// The state machine is lost: raft asks for a snapshot until one comes.

@@ -8,9 +8,9 @@ use super::Replica;
 use crate::RegionError;
 use crate::apply::Waiting;
 use crate::input::{ChangePeersRequest, Outbox, RegionReport, Report, TransferRequest};
+use crate::members;
 use crate::shard::ShardConfig;
 use crate::view::RequestHeader;
-use crate::{command, members};
 
 /// A member that lacks more entries than this is not promoted, and is reported as pending.
 const LAG_ENTRIES_MAX: u64 = 1_024;
@@ -19,6 +19,7 @@ impl Replica {
     /// Proposes the change of members or gives back the refusal.
     pub(crate) fn change_peers(&mut self, request: ChangePeersRequest, out: &mut Outbox) {
         let ChangePeersRequest { header, changes, reply } = request;
+        self.wake();
         if let Err(error) = self.check_change(&header, &changes) {
             out.replies.push((reply, Err(error)));
             return;
@@ -38,7 +39,7 @@ impl Replica {
         header: &RequestHeader,
         changes: &[PeerChange],
     ) -> Result<(), RegionError> {
-        self.check_header(header)?;
+        self.check_leader(header)?;
         let mismatch = || RegionError::EpochNotMatch { current: vec![self.region.clone()] };
         if header.epoch != Some(self.region.epoch) {
             return Err(mismatch());
@@ -82,7 +83,7 @@ impl Replica {
         alive.count() * 2 > voters.count()
     }
 
-    fn is_alive(&self, id: PeerId) -> bool {
+    pub(super) fn is_alive(&self, id: PeerId) -> bool {
         id == self.peer.id || self.contacts.is_alive(id, self.ticks)
     }
 
@@ -90,6 +91,27 @@ impl Replica {
         let status = self.node.status();
         let member = status.members.iter().find(|member| member.id == id);
         !self.is_alive(id) || member.is_none_or(|member| self.is_behind(member, status.last))
+    }
+
+    /// The store is about to stop: whoever can lead best shall.
+    pub(crate) fn hand_over(&mut self) {
+        self.wake();
+        let status = self.node.status();
+        if !self.node.is_leader() || status.transferring_to.is_some() {
+            return;
+        }
+        let fits = |peer: &&Peer| {
+            let votes = matches!(peer.role, PeerRole::Voter | PeerRole::IncomingVoter);
+            votes && peer.id != self.peer.id && !self.lags(peer.id)
+        };
+        let matched = |peer: &&Peer| {
+            let member = status.members.iter().find(|member| member.id == peer.id);
+            member.map_or(0, |member| member.matched)
+        };
+        let Some(heir) = self.region.peers.iter().filter(fits).max_by_key(matched) else { return };
+        if let Err(error) = self.node.transfer_leader(heir.id) {
+            tracing::debug!(region = %self.region.id, %error, "not handed over");
+        }
     }
 
     fn is_behind(&self, member: &MemberStatus, last: Index) -> bool {
@@ -101,6 +123,8 @@ impl Replica {
     /// Begins to hand over, or gives back the refusal.
     pub(crate) fn transfer(&mut self, request: TransferRequest, out: &mut Outbox) {
         let TransferRequest { header, to, reply } = request;
+        // A leader that sleeps knows nothing of the members.
+        self.wake();
         let result = self.check_header(&header).and_then(|()| {
             if to != self.peer.id && self.lags(to) {
                 let reason = format!("region {}: peer {to} lags behind", self.region.id);
@@ -121,56 +145,13 @@ impl Replica {
         }
     }
 
-    /// Proposes that the log forget what every live member has, if it holds more than the limits
-    /// say; at twice the limits, that it forget what is applied here. Whoever lacks it then gets a
-    /// snapshot.
-    pub(crate) fn compact_log(&mut self, config: &ShardConfig, out: &mut Outbox) {
-        let applied = self.applied.0;
-        let entries = applied.saturating_sub(self.truncated.0);
-        let over = |factor| {
-            entries >= config.log_entries_max * factor
-                || self.log_bytes >= config.log_bytes_max * factor
-        };
-        if !over(1) || !self.serves_reads() || applied <= self.truncated.0 {
-            return;
-        }
-        let index = if over(2) { applied } else { applied.min(self.slowest()) };
-        let freed = index.saturating_sub(self.truncated.0);
-        if index <= self.compact_asked || freed * 2 < entries {
-            return;
-        }
-        let Some(term) = self.node.term_at(index) else { return };
-        let entry = command::encode_compact_log(self.region.epoch, index, term);
-        match self.node.propose(entry) {
-            Ok((term, at)) => {
-                self.wait(Waiting { index: at, term, replies: Vec::new() }, out);
-                self.compact_asked = index;
-                self.log_bytes = 0;
-            }
-            Err(error) => tracing::debug!(region = %self.region.id, %error, "log not compacted"),
-        }
-    }
-
-    /// The last entry that all members have which are alive. One that is getting a snapshot will
-    /// need what comes behind it.
-    fn slowest(&self) -> Index {
-        let members = self.node.status().members;
-        let alive = members.iter().filter(|member| self.is_alive(member.id));
-        let has = |member: &MemberStatus| match member.flow {
-            FlowStatus::Snapshot(index) => index.unwrap_or(self.truncated.0),
-            _ => member.matched,
-        };
-        alive.map(has).min().unwrap_or(Index::MAX)
-    }
-
     /// Tells the world when this replica begins to serve as leader or ceases to.
     pub(super) fn report_leadership(&mut self, now: Instant, out: &mut Outbox) {
         let serves = self.serves_reads().then(|| self.node.term());
         if !self.node.is_leader() {
             self.lease.expire();
-            let error = self.not_leader();
-            let asked = self.reads_asked.drain(..).flat_map(|(_, replies)| replies);
-            out.replies.extend(asked.map(|reply| (reply, Err(error.clone()))));
+            self.refuse_leaders_readers(out);
+            self.drop_comparison(out);
         }
         if serves == self.reported {
             return;
@@ -186,6 +167,8 @@ impl Replica {
         self.report_at = now;
         let (pending, down) = self.weak();
         self.reported_weak = weak_ids(&pending, &down);
+        let size = self.tell_size();
+        let before = std::mem::replace(&mut self.told_reads, self.traffic.sums());
         out.reports.push(Report::Leads(RegionReport {
             region: self.region.clone(),
             leader: self.peer,
@@ -193,6 +176,10 @@ impl Replica {
             applied: self.applied.0,
             written_bytes: std::mem::take(&mut self.written_bytes),
             written_keys: std::mem::take(&mut self.written_keys),
+            read_bytes: self.told_reads.bytes - before.bytes,
+            read_keys: self.told_reads.keys - before.keys,
+            approximate_bytes: size.bytes,
+            approximate_keys: size.keys,
             pending,
             down,
         }));

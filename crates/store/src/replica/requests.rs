@@ -1,16 +1,16 @@
 //! What callers want of a replica: writes, reads, a split.
 
-use base::Index;
 use base::limits::RAFT_ENTRY_SIZE_MAX;
+use base::rule::{Rule, keep};
 use raft::ProposeError;
 
 use super::Replica;
 use crate::RegionError;
 use crate::apply::Waiting;
 use crate::command;
-use crate::input::{Outbox, Proposal, SplitRequest};
+use crate::input::{FlashbackRequest, Outbox, Proposal, SplitRequest};
 use crate::reply::ReplyTo;
-use crate::view::RequestHeader;
+use crate::view::{RequestHeader, check_flashback};
 
 /// Proposals are joined into one entry up to this size; a single larger one is an entry of its own.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
@@ -29,7 +29,8 @@ impl Replica {
 
     fn check(&self, proposal: &Proposal) -> Result<(), RegionError> {
         self.check_header(&proposal.header)?;
-        if proposal.only_in_term.is_some_and(|term| term != self.node.term()) {
+        let other_term = proposal.only_in_term.is_some_and(|term| term != self.node.term());
+        if other_term && keep(Rule::OnlyInTerm) {
             return Err(RegionError::StaleCommand(self.region.id));
         }
         let size = proposal.writes.byte_size();
@@ -45,15 +46,18 @@ impl Replica {
     }
 
     pub(super) fn check_header(&self, header: &RequestHeader) -> Result<(), RegionError> {
-        let view = self.view().ok_or(RegionError::RegionNotFound(self.region.id))?;
-        view.check(header)
+        self.check_leader(header)?;
+        check_flashback(&self.region, header.purpose.of_change())
     }
 
-    /// Takes a read or gives back the refusal.
-    pub(crate) fn read_index(&mut self, header: &RequestHeader, reply: ReplyTo, out: &mut Outbox) {
-        match self.check_header(header) {
-            Ok(()) => self.reads.push(reply),
-            Err(error) => out.replies.push((reply, Err(error))),
+    /// Like `check_header`, for what has nothing to do with the data.
+    pub(super) fn check_leader(&self, header: &RequestHeader) -> Result<(), RegionError> {
+        let view = self.view().ok_or(RegionError::RegionNotFound(self.region.id))?;
+        view.check_leader(header)?;
+        match self.is_merging() {
+            // Clients hand "server is busy" to their users; this they try again.
+            true => Err(RegionError::ProposalInMergingMode(self.region.id)),
+            false => Ok(()),
         }
     }
 
@@ -72,6 +76,27 @@ impl Replica {
         }
         match self.node.propose(command::encode_split(self.region.epoch, &cuts)) {
             Ok((term, index)) => {
+                if keep(Rule::SplitFencesReads) {
+                    self.fence = (term, index);
+                }
+                self.wait(Waiting { index, term, replies: vec![reply] }, out);
+            }
+            Err(error) => self.refuse(vec![reply], &error, out),
+        }
+    }
+
+    /// Proposes that the region be closed for a flashback, or opened again. As for a split nobody
+    /// reads here without asking until it is known whom the region lets in.
+    pub(crate) fn flashback(&mut self, request: FlashbackRequest, out: &mut Outbox) {
+        let FlashbackRequest { header, began, reply } = request;
+        self.wake();
+        // What came before is written before.
+        self.flush_proposals(out);
+        if let Err(error) = self.check_leader(&header) {
+            return out.replies.push((reply, Err(error)));
+        }
+        match self.node.propose(command::encode_flashback(self.region.epoch, began)) {
+            Ok((term, index)) => {
                 self.fence = (term, index);
                 self.wait(Waiting { index, term, replies: vec![reply] }, out);
             }
@@ -79,15 +104,28 @@ impl Replica {
         }
     }
 
-    pub(super) fn flush_proposals(&mut self, out: &mut Outbox) {
-        let mut queue = std::mem::take(&mut self.queue);
-        // A split may have been applied since they were checked.
+    /// Those that must not be proposed any more are refused: since they were checked the region may
+    /// have been cut, or closed.
+    fn refuse_late(&self, queue: &mut Vec<Proposal>, out: &mut Outbox) {
         let version = self.region.epoch.version;
         let late = |p: &mut Proposal| p.header.epoch.is_none_or(|epoch| epoch.version != version);
-        for Proposal { reply, .. } in queue.extract_if(.., late) {
+        let again = if keep(Rule::CheckAgainWhenProposing) { queue.len() } else { 0 };
+        for Proposal { reply, .. } in queue.extract_if(..again, late) {
             let current = vec![self.region.clone()];
             out.replies.push((reply, Err(RegionError::EpochNotMatch { current })));
         }
+        let check = |p: &Proposal| check_flashback(&self.region, p.header.purpose.of_change());
+        for proposal in queue.extract_if(.., |p| check(p).is_err()) {
+            let refused = check(&proposal);
+            out.replies.push((proposal.reply, refused));
+        }
+    }
+
+    pub(super) fn flush_proposals(&mut self, out: &mut Outbox) {
+        let mut queue = std::mem::take(&mut self.queue);
+        self.refuse_late(&mut queue, out);
+        // All of them are parts of a flashback, or none is.
+        let flashback = self.region.flashback.is_some();
         let mut queue = queue.into_iter().peekable();
         while let Some(first) = queue.next() {
             let mut size = first.writes.byte_size();
@@ -98,7 +136,7 @@ impl Replica {
                 together.push(next);
             }
             let pieces = together.iter().map(|proposal| &proposal.writes);
-            let entry = command::encode_writes(self.region.epoch, pieces);
+            let entry = command::encode_writes(self.region.epoch, flashback, pieces);
             let replies = together.into_iter().map(|proposal| proposal.reply).collect();
             match self.node.propose(entry) {
                 Ok((term, index)) => self.wait(Waiting { index, term, replies }, out),
@@ -110,6 +148,10 @@ impl Replica {
     pub(super) fn refuse(&self, replies: Vec<ReplyTo>, error: &ProposeError, out: &mut Outbox) {
         let error = match error {
             ProposeError::NotLeader { .. } => self.not_leader(),
+            // Soon; whom it names might not know yet, and would send the client back at once.
+            ProposeError::Transferring => {
+                RegionError::NotLeader { region: self.region.id, leader: None }
+            }
             other => RegionError::ServerIsBusy { reason: other.to_string() },
         };
         out.replies.extend(replies.into_iter().map(|reply| (reply, Err(error.clone()))));
@@ -129,46 +171,15 @@ impl Replica {
         out.replies.extend(stale.replies.into_iter().map(|reply| (reply, Err(error.clone()))));
     }
 
-    /// All reads of a turn share one index.
-    pub(super) fn flush_reads(&mut self, out: &mut Outbox) {
-        if self.reads.is_empty() {
-            return;
-        }
-        self.next_context += 1;
-        let reads = std::mem::take(&mut self.reads);
-        match self.node.read_index(self.next_context) {
-            Ok(()) => self.reads_asked.push_back((self.next_context, reads)),
-            Err(error) => {
-                let error = RegionError::ServerIsBusy { reason: error.to_string() };
-                out.replies.extend(reads.into_iter().map(|reply| (reply, Err(error.clone()))));
-            }
-        }
-    }
-
-    pub(super) fn reads_found(&mut self, context: u64, index: Index, out: &mut Outbox) {
-        while let Some((_, replies)) = self.reads_asked.pop_front_if(|(asked, _)| *asked <= context)
-        {
-            self.reads_at.push((index, replies));
-        }
-        self.answer_reads(out);
-    }
-
-    pub(super) fn answer_reads(&mut self, out: &mut Outbox) {
-        let applied = self.applied.0;
-        for (_, replies) in self.reads_at.extract_if(.., |(index, _)| *index <= applied) {
-            out.replies.extend(replies.into_iter().map(|reply| (reply, Ok(()))));
-        }
-    }
-
     /// The replica is to do nothing any more. Of a write that was proposed nobody can tell what
     /// becomes of it; the others did not happen.
     pub(crate) fn leave(&mut self, out: &mut Outbox) {
         self.leaving = true;
+        self.tell_lost(out);
+        self.drop_comparison(out);
         let error = || Err(RegionError::RegionNotFound(self.region.id));
         let queue = std::mem::take(&mut self.queue).into_iter().map(|proposal| proposal.reply);
-        let asked = std::mem::take(&mut self.reads_asked).into_iter().map(|(_, replies)| replies);
-        let at = std::mem::take(&mut self.reads_at).into_iter().map(|(_, replies)| replies);
-        let reads = asked.chain(at).flatten().chain(std::mem::take(&mut self.reads));
+        let reads: Vec<_> = self.reads.drain().collect();
         out.replies.extend(queue.chain(reads).map(|reply| (reply, error())));
         for waiting in self.waiting.drain(..) {
             let replies = waiting.replies.into_iter();

@@ -18,6 +18,7 @@
 use std::sync::Arc;
 
 use base::limits::{RAFT_INIT_LOG_INDEX, RAFT_INIT_LOG_TERM};
+use base::rule::{Rule, keep};
 use base::{Epoch, Peer, PeerId, Region, RegionId};
 use raft::{Body, HardState};
 use storage::log::LogBatch;
@@ -27,7 +28,7 @@ use crate::apply::{Applied, ApplyInput, Milestone};
 use crate::input::{Birth, Outbox, RaftMessage, RegionReport, Report};
 use crate::job::Job;
 use crate::log_writer::LogStep;
-use crate::replica::{Replica, is_from_leader};
+use crate::replica::Replica;
 use crate::snapshot::DestroyData;
 use crate::states::{self, ApplyState, LocalState};
 use crate::{Fatal, bootstrap};
@@ -44,12 +45,14 @@ pub(super) struct Grave {
     others: Vec<Peer>,
     /// The region is durably a Tombstone.
     closed: bool,
+    /// The region is no more, for anybody: it became a part of this one.
+    pub(super) merged: Option<Box<Region>>,
 }
 
 impl Grave {
     /// Whether `peer`, spoken to under `epoch`, is the one that left or one of before.
     fn holds(&self, peer: PeerId, epoch: Epoch) -> bool {
-        peer == self.peer || epoch.conf_ver < self.conf_ver
+        peer == self.peer || epoch.conf_ver < self.conf_ver || self.merged.is_some()
     }
 }
 
@@ -62,10 +65,16 @@ impl Shard {
             tracing::warn!(region = %id, to = %message.to.store_id, "not for this store");
             return;
         }
+        if let Some(target) = message.merged_into.clone().filter(|_| message.tombstone) {
+            return self.hear_merged(id, target, out);
+        }
         if is_hint(&message) {
             if let Some(replica) = self.replica(id) {
                 replica.contact(message.from);
             }
+            return;
+        }
+        if self.disk_full && feeds(&message) {
             return;
         }
         match self.replicas.get(&id) {
@@ -84,7 +93,10 @@ impl Shard {
             Some(_) => {}
             None => {
                 if !self.conceive(&message, None, out) {
-                    self.give_hints(&message, out);
+                    self.early.keep(&message);
+                    if !self.tell_of_merge(&message, out) {
+                        self.give_hints(&message, out);
+                    }
                     return self.drop_files(&message, out);
                 }
             }
@@ -92,7 +104,7 @@ impl Shard {
         let replica = &self.replicas[&id];
         if message.tombstone {
             if message.epoch.conf_ver > replica.region().epoch.conf_ver {
-                self.destroy(id, message.epoch, out);
+                self.destroy(id, message.epoch, None, out);
             }
         } else if self.admits(&message, out)
             && let Some(replica) = self.replica(id)
@@ -102,7 +114,7 @@ impl Shard {
     }
 
     /// A snapshot of a region that cannot come to be here.
-    fn drop_files(&self, message: &RaftMessage, out: &mut Outbox) {
+    fn drop_files(&mut self, message: &RaftMessage, out: &mut Outbox) {
         assert!(!self.replicas.contains_key(&message.region_id), "else the replica decides");
         self.admits(message, out);
     }
@@ -113,11 +125,12 @@ impl Shard {
         let id = message.region_id;
         let replica = &self.replicas[&id];
         if replica.is_initialised() || replica.coming_range().is_some() {
-            self.destroy(id, message.epoch, out);
+            self.destroy(id, message.epoch, None, out);
             return false;
         }
         let hard_state = replica.hard_state();
         self.replicas.remove(&id);
+        self.touched.insert(id);
         self.conceive(message, Some(hard_state), out)
     }
 
@@ -132,7 +145,7 @@ impl Shard {
         let Some(range) = &message.range else { return false };
         let body = &message.message.body;
         let begins =
-            is_from_leader(body) || matches!(body, Body::Vote { .. } | Body::PreVote { .. });
+            body.is_from_leader() || matches!(body, Body::Vote { .. } | Body::PreVote { .. });
         let buried = |grave: &Grave| grave.holds(message.to.id, message.epoch);
         let busy = self.unborn.contains_key(&id) || self.leaving.contains_key(&id);
         if !begins || message.tombstone || busy || self.graves.get(&id).is_some_and(buried) {
@@ -161,13 +174,16 @@ impl Shard {
             (life, &mut self.prng),
         );
         match made {
-            Ok(replica) => drop(self.replicas.insert(id, replica)),
+            Ok(replica) => {
+                self.replicas.insert(id, replica);
+                self.touched.insert(id);
+            }
             Err(fatal) => out.fatal = Some(fatal),
         }
         out.fatal.is_none()
     }
 
-    fn stored_hard_state(&self, id: RegionId) -> Result<Option<HardState>, Fatal> {
+    pub(super) fn stored_hard_state(&self, id: RegionId) -> Result<Option<HardState>, Fatal> {
         let Some(state) = self.log.state(id) else { return Ok(None) };
         let state = states::decode_raft_state(id, &state);
         state.map(Some).map_err(|cause| Fatal::raft(id, &cause))
@@ -184,13 +200,19 @@ impl Shard {
     fn born(&mut self, region: &Arc<Region>, leads: bool, out: &mut Outbox) {
         let id = region.id;
         let peer = region.peer_on(self.store_id).expect("a part has the members of the whole");
+        if let Some(None) = self.leaving.get(&id) {
+            // Its log is known to be nobody's, and is about to go; then so is what it was cut off.
+            self.views.remove(id);
+            self.leaving.insert(id, Some(region.range.clone()));
+            return;
+        }
         let here = self.replicas.get(&id);
         assert!(here.is_none_or(|r| !r.is_initialised()), "region {id} is here and is born");
         if here.is_some_and(|replica| replica.peer().id != peer.id) {
             self.views.remove(id);
             self.leaving.insert(id, Some(region.range.clone()));
             self.bury(region, peer.id);
-            return out.apply.push(ApplyInput::Destroy(region.clone(), peer.id));
+            return out.apply.push(ApplyInput::Destroy(region.clone(), peer.id, None));
         }
         let known = match here {
             Some(replica) => Some(replica.hard_state()),
@@ -204,10 +226,16 @@ impl Shard {
             _ => known.expect("a log with entries has a state"),
         };
         self.replicas.remove(&id);
+        self.touched.insert(id);
         self.unborn.insert(id, leads);
         let (apply, local) = (ApplyState::initial(), LocalState::Normal);
         // It begins to exist once its log does.
-        out.log.births.push(Birth { region: region.clone(), apply, hard_state, local });
+        out.log.births.push(Birth {
+            apply,
+            hard_state,
+            local,
+            ..Birth::initial((**region).clone())
+        });
         // Placement hears of the parts before the region gives up its range: no key is without a
         // region in between. This store leads them, unless another one is faster.
         if leads {
@@ -231,11 +259,13 @@ impl Shard {
             Err(fatal) => return out.fatal = Some(fatal),
         };
         match birth.local {
-            LocalState::Applying => replica.resume_install(out),
+            LocalState::Applying if keep(Rule::ResumeInstall) => replica.resume_install(out),
             _ => {
                 let (region, peer) = (birth.region.clone(), replica.peer().id);
                 let (state, term) = (birth.apply, replica.applied_term());
-                out.apply.push(ApplyInput::Create { region, state, term, peer });
+                let (merge, absorbed) = (birth.merge.clone(), birth.absorbed.clone());
+                let create = ApplyInput::Create { region, state, term, peer, merge, absorbed };
+                out.apply.push(create);
             }
         }
         replica.campaign_if_alone();
@@ -244,7 +274,11 @@ impl Shard {
         }
         self.replicas.insert(id, replica);
         self.touched.insert(id);
+        self.watch_merges(id);
         self.publish(id);
+        for early in self.early.take(id) {
+            self.message(early, out);
+        }
     }
 
     /// The replica's range is taken from this moment on, not only from the end of the turn.
@@ -257,16 +291,20 @@ impl Shard {
     /// A replica that left before the restart. Perhaps its data are still there.
     fn remember(&mut self, birth: &Birth, out: &mut Outbox) {
         let (id, region) = (birth.region.id, &birth.region);
-        self.bury(region, region.peers.first().map_or(PeerId::NONE, |peer| peer.id)).closed = true;
+        let peer = region.peers.first().map_or(PeerId::NONE, |peer| peer.id);
+        let grave = self.bury(region, peer);
+        grave.closed = true;
+        grave.merged = birth.merge.as_ref().map(|merge| Box::new(merge.target.clone()));
         if birth.apply != ApplyState::default() {
             self.leaving.insert(id, Some(region.range.clone()));
             self.destroy_data(id, out);
         }
     }
 
-    fn bury(&mut self, region: &Region, peer: PeerId) -> &mut Grave {
+    pub(super) fn bury(&mut self, region: &Region, peer: PeerId) -> &mut Grave {
         let others = region.peers.iter().filter(|other| other.id != peer).copied().collect();
-        let grave = Grave { peer, conf_ver: region.epoch.conf_ver, others, closed: false };
+        let grave =
+            Grave { peer, conf_ver: region.epoch.conf_ver, others, closed: false, merged: None };
         self.graves.entry(region.id).insert_entry(grave).into_mut()
     }
 
@@ -283,8 +321,16 @@ impl Shard {
             let (epoch, body) = (Epoch::default(), Body::TermOver);
             let message = raft::Message { from: from.id, to: to.id, term: 1, body };
             let (from, range) = (*from, None);
-            let hint =
-                RaftMessage { region_id: id, from, to, epoch, message, range, tombstone: false };
+            let hint = RaftMessage {
+                region_id: id,
+                from,
+                to,
+                epoch,
+                message,
+                range,
+                tombstone: false,
+                merged_into: None,
+            };
             out.send.push(hint);
         }
     }
@@ -297,16 +343,24 @@ impl Shard {
                 self.replica(id).expect(LIVES).installed(out);
                 self.publish(id);
             }
-            Some(Milestone::Destroyed(peer)) => self.destroyed(id, peer, applied, out),
+            Some(Milestone::Destroyed(peer)) => {
+                // It may have taken others over just before it was removed.
+                self.taken(applied, out);
+                applied.merge.taken.iter().for_each(|taken| self.views.remove(*taken));
+                self.destroyed(id, peer, applied, out);
+            }
             None => {
                 let Some(replica) = self.replica(id) else {
+                    self.taken(applied, out);
+                    applied.merge.taken.iter().for_each(|taken| self.views.remove(*taken));
                     return self.parted(applied, false, out);
                 };
                 let leads = replica.is_leader();
                 replica.applied(applied, out);
-                if let Some(view) = replica.view().filter(|_| applied.region.is_some()) {
-                    self.views.split(view, &applied.births);
-                }
+                self.taken(applied, out);
+                self.publish_taken(id, applied);
+                self.watch_merges(id);
+                self.catch_up(id);
                 self.parted(applied, leads, out);
             }
         }
@@ -328,21 +382,31 @@ impl Shard {
 
     /// The replica is no member any more as of `epoch`: it goes, unless a snapshot is on its way
     /// into it; then it will be told again.
-    fn destroy(&mut self, id: RegionId, epoch: Epoch, out: &mut Outbox) {
+    pub(super) fn destroy(
+        &mut self,
+        id: RegionId,
+        epoch: Epoch,
+        merged_into: Option<Box<Region>>,
+        out: &mut Outbox,
+    ) {
         let replica = self.replicas.get_mut(&id).expect("somebody spoke to it");
         if replica.coming_range().is_some() {
             return;
         }
         let (region, peer) = (replica.region(), replica.peer().id);
-        tracing::info!(region = %id, %peer, %epoch, "the replica here was removed");
+        let merged = merged_into.as_ref().map(|target| target.id.0);
+        tracing::info!(region = %id, %peer, %epoch, ?merged, "the replica here was removed");
         let range = replica.is_initialised().then(|| region.range.clone());
-        let epoch = Epoch { conf_ver: epoch.conf_ver, ..region.epoch };
+        let conf_ver = epoch.conf_ver.max(region.epoch.conf_ver);
+        let epoch = Epoch { conf_ver, ..region.epoch };
         let region = Arc::new(Region { epoch, ..(**region).clone() });
         replica.leave(out);
+        self.touched.insert(id);
         self.views.remove(id);
         self.leaving.insert(id, range);
-        self.bury(&region, peer);
-        out.apply.push(ApplyInput::Destroy(region, peer));
+        self.bury(&region, peer).merged = merged_into.clone();
+        self.merging.remove(&id);
+        out.apply.push(ApplyInput::Destroy(region, peer, merged_into));
     }
 
     /// The region is durably a Tombstone of `peer`: its log goes. Its term and vote stay.
@@ -353,6 +417,9 @@ impl Shard {
         }
         let known = grave.map(|grave| grave.closed = true).is_some();
         let replica = self.replicas.get(&id).filter(|replica| replica.peer().id == peer);
+        if replica.is_none() && peer == PeerId::NONE {
+            return self.drop_orphan(id, out);
+        }
         if replica.is_none() {
             // A split made it, and there was a later one already, whose log this is.
             return self.destroy_data(id, out);
@@ -365,13 +432,17 @@ impl Shard {
             self.bury(region, peer).closed = true;
         }
         let mut replica = self.replicas.remove(&id).expect("it was just there");
+        self.touched.insert(id);
         replica.leave(out);
         let hard_state = HardState { commit: 0, ..replica.hard_state() };
+        let merged = self.graves.get(&id).is_some_and(|grave| grave.merged.is_some());
         if replica.was_reported() {
             out.reports.push(Report::Lost(id));
         }
         out.log.batch.remove(id);
-        out.log.batch.put_state(id, states::encode_raft_state(&hard_state, 0));
+        if !merged {
+            out.log.batch.put_state(id, states::encode_raft_state(&hard_state, 0));
+        }
         out.log.tickets.push((id, LogStep::Removed));
         out.log.purge = true;
         self.parted(applied, false, out);
@@ -400,6 +471,14 @@ impl Shard {
     }
 }
 
+/// Whether the message brings entries of users. A disk that is full takes none, as if the network
+/// had lost them: the leader sends them again until there is room.
+fn feeds(message: &RaftMessage) -> bool {
+    let brings =
+        matches!(&message.message.body, Body::Append { entries, .. } if !entries.is_empty());
+    brings && !message.region_id.is_system()
+}
+
 /// Whether the message only says that its sender is, or was, a member.
 fn is_hint(message: &RaftMessage) -> bool {
     message.epoch == Epoch::default() && message.message.body == Body::TermOver
@@ -426,6 +505,7 @@ fn tombstone(replica: &Replica, message: &RaftMessage) -> RaftMessage {
         message: raft::Message { from: from.id, to: to.id, term, body: Body::TermOver },
         range: None,
         tombstone: true,
+        merged_into: None,
     }
 }
 

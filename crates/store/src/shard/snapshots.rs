@@ -1,28 +1,43 @@
 //! The shard's part in snapshots: which of those that arrive are taken, and what becomes of those
 //! that were made.
 
+use base::rule::{Rule, keep};
 use base::{KeyRange, PeerId, RegionId};
 use raft::{Body, Snapshot};
 
 use super::Shard;
+use crate::apply::ApplyInput;
 use crate::input::{Outbox, RaftMessage};
 use crate::job::Job;
 use crate::replica::Replica;
 use crate::snapshot::{DiscardSnapshot, SnapshotError, SnapshotFiles, SnapshotKey, SnapshotName};
 
+/// Why a snapshot may be taken later.
+const TAKEN: &str = "another region has a part of its keys";
+
 impl Shard {
     /// Whether a message may go to raft: a snapshot only if it can be installed. Else its files go,
     /// and the leader hears nothing and makes another in time.
-    pub(super) fn admits(&self, message: &RaftMessage, out: &mut Outbox) -> bool {
+    pub(super) fn admits(&mut self, message: &RaftMessage, out: &mut Outbox) -> bool {
         let Body::Snapshot { snapshot, .. } = &message.message.body else { return true };
         let id = message.region_id;
+        self.credits.close(id);
         let replica = self.replicas.get(&id);
-        let Err(cause) = self.check_snapshot(replica, id, snapshot) else { return true };
+        let cause = match self.check_snapshot(replica, id, snapshot) {
+            Ok(range) => {
+                self.admitted.push((id, range));
+                return true;
+            }
+            Err(cause) => cause,
+        };
         let key = SnapshotKey::new(id, snapshot.pos);
         tracing::info!(snapshot = %key, cause, "a snapshot is not taken");
         if !replica.is_some_and(|replica| replica.is_installing(key)) {
             let name = SnapshotName::Received(key);
             out.jobs.push(Job::DiscardSnapshot(DiscardSnapshot(name)));
+        }
+        if cause == TAKEN {
+            self.make_room(id, snapshot, out);
         }
         false
     }
@@ -32,11 +47,11 @@ impl Shard {
         replica: Option<&Replica>,
         id: RegionId,
         snapshot: &Snapshot,
-    ) -> Result<(), &'static str> {
+    ) -> Result<KeyRange, &'static str> {
         let region = replica.ok_or("no replica is here")?.admit(snapshot)?;
-        match self.is_taken(&region.range, id) {
-            true => Err("another region has a part of its keys"),
-            false => Ok(()),
+        match self.is_taken(&region.range, id) && keep(Rule::SnapshotIntoFreeKeys) {
+            true => Err(TAKEN),
+            false => Ok(region.range),
         }
     }
 
@@ -47,6 +62,9 @@ impl Shard {
         }
         let others = self.replicas.iter().filter(|(id, _)| **id != but && !id.is_system());
         let coming = others.filter_map(|(_, replica)| replica.coming_range());
+        // Raft takes them over at the end of the turn.
+        let admitted = self.admitted.iter().filter(|(id, _)| *id != but);
+        let coming = coming.chain(admitted.map(|(_, range)| range));
         let left = self.leaving.iter().filter(|(id, _)| !id.is_system());
         let left = left.filter_map(|(_, range)| range.as_ref());
         self.views.overlapping(range, but).is_some()
@@ -61,6 +79,7 @@ impl Shard {
         result: Result<SnapshotFiles, SnapshotError>,
         out: &mut Outbox,
     ) {
+        out.apply.push(ApplyInput::SnapshotBuilt);
         let replica = self.replica(region);
         let unwanted = match (result, replica) {
             (Ok(files), Some(replica)) => {

@@ -8,7 +8,7 @@ use proto::raft_serverpb;
 use storage::engine::Cf;
 
 use super::{SnapshotError, SnapshotKey};
-use crate::states;
+use crate::Absorbed;
 
 /// The layout of the files: one table for each family.
 const VERSION: u64 = 2;
@@ -21,6 +21,8 @@ const CHECKSUM_BYTES: usize = 4;
 pub struct SnapshotData {
     /// The region as of the last entry that is covered.
     pub region: Region,
+    /// The regions that it absorbed by then.
+    pub absorbed: Absorbed,
     /// The files, in the order of families; none for a family without keys.
     pub files: Vec<SnapshotFile>,
 }
@@ -54,10 +56,11 @@ impl SnapshotData {
             ..Default::default()
         };
         raft_serverpb::RaftSnapshotData {
-            region: Some(states::region_to_proto(&self.region)),
+            region: Some(proto::region_to_proto(&self.region)),
             file_size: self.byte_size(),
             version: VERSION,
             meta: Some(meta),
+            merged_records: self.absorbed.to_proto(),
             ..Default::default()
         }
         .encode_to_vec()
@@ -81,7 +84,8 @@ impl SnapshotData {
         }
         let files = data.meta.unwrap_or_default().cf_files;
         let files = decode_files(&files, data.file_size).map_err(damaged)?;
-        Ok(Self { region: states::region_from_proto(&proto), files })
+        let absorbed = Absorbed::from_proto(&data.merged_records);
+        Ok(Self { region: proto::region_from_proto(&proto), absorbed, files })
     }
 
     /// As the contents of the file that says that a received snapshot is complete.

@@ -8,6 +8,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use base::rule::{Rule, keep};
 use base::{KeyRange, PeerId, Region, RegionId};
 use raft::{ConfState, LogPos};
 use storage::engine::{Cf, Engine, IterOptions, Snapshot, WriteBatch};
@@ -17,6 +18,7 @@ use super::{
     CHUNK_BYTES_MAX, SnapshotData, SnapshotError, SnapshotFile, SnapshotFolder, SnapshotKey,
     SnapshotName,
 };
+use crate::Absorbed;
 
 /// Makes the files of a region's snapshot for one peer.
 ///
@@ -25,6 +27,8 @@ use super::{
 pub struct BuildSnapshot {
     /// The region at that moment.
     pub region: Arc<Region>,
+    /// The regions that it absorbed by then.
+    pub absorbed: Arc<Absorbed>,
     /// Who needs it.
     pub to: PeerId,
     /// The last entry that is applied.
@@ -91,7 +95,11 @@ impl BuildSnapshot {
                 return Err(error);
             }
         };
-        let data = SnapshotData { region: (*self.region).clone(), files };
+        let data = SnapshotData {
+            region: (*self.region).clone(),
+            absorbed: (*self.absorbed).clone(),
+            files,
+        };
         let snapshot = raft::Snapshot { pos: self.pos, conf: self.conf, data: data.encode() };
         Ok(SnapshotFiles { key, to, size: data.byte_size(), snapshot })
     }
@@ -168,7 +176,10 @@ impl InstallSnapshot {
         }
         let files = data.files.iter().map(|file| Ok((file.cf, folder.check(self.key, file)?)));
         let files = files.collect::<Result<Vec<_>, SnapshotError>>()?;
-        clear(engine, self.region.id, [&self.region.range].into_iter().chain(&self.old_range))?;
+        if keep(Rule::ClearBeforeIngest) {
+            let ranges = [&self.region.range].into_iter().chain(&self.old_range);
+            clear(engine, self.region.id, ranges)?;
+        }
         for (cf, path) in files {
             engine.ingest(cf, &[path])?;
         }

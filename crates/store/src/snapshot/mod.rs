@@ -34,8 +34,9 @@
 //! Checksums are CRC-32. Only one reception of a key runs at a time ([`SnapshotError::Taken`]).
 //!
 //! Where to start: `jobs.rs` for what runs on the pool, `stream.rs` for the transport's two ends,
-//! `folder.rs` for names and for what a start sweeps away.
+//! `folder.rs` for names and for what a start sweeps away, `credits.rs` for when one may be made.
 
+mod credits;
 mod data;
 mod error;
 mod folder;
@@ -50,6 +51,7 @@ use std::fmt;
 use base::{Index, RegionId, Term};
 use raft::LogPos;
 
+pub(crate) use credits::{CREDIT_ASK_TICKS, Credits};
 pub use data::{SnapshotData, SnapshotFile};
 pub use error::SnapshotError;
 pub use folder::{SnapshotFolder, SnapshotName};
@@ -59,6 +61,10 @@ pub use stream::{SnapshotReader, SnapshotWriter};
 
 /// The largest piece in which files are read, sent and checked.
 pub const CHUNK_BYTES_MAX: usize = 1 << 20;
+
+/// Snapshots that a store makes at once, and threads that it takes to make them. Those that have to
+/// wait hold nothing meanwhile.
+pub const BUILDS_MAX: usize = 2;
 
 /// Which state of which region a snapshot holds. Two of the same key hold the same keys and values,
 /// though not the same bytes.

@@ -12,10 +12,10 @@
 //! The stream has no frames of its own: it is the files one after another, and the message that
 //! came before says where each ends. Both ends wait for the disk.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base::rule::{Rule, keep};
 use base::{PeerId, RegionId};
 use bytes::Bytes;
 use crc32fast::Hasher;
@@ -26,10 +26,11 @@ use super::{
 };
 
 /// Reads a snapshot that was made here, for sending. The files have lost their names, so they are
-/// gone once the reader is dropped.
+/// gone once the reader and all that [begin again](Self::rewound) are dropped.
 pub struct SnapshotReader {
-    files: VecDeque<Source>,
-    /// Within the first file.
+    files: Arc<[Source]>,
+    /// Which file is read, and where in it.
+    at: usize,
     offset: u64,
     left: u64,
 }
@@ -56,9 +57,10 @@ impl SnapshotFolder {
             let size = file.size;
             Ok(Source { file: self.open_sized(&path, size)?, path, size })
         };
-        let files: Result<VecDeque<Source>, SnapshotError> = data.files.iter().map(open).collect();
+        let files: Result<Vec<Source>, SnapshotError> = data.files.iter().map(open).collect();
         self.remove(name)?;
-        Ok(SnapshotReader { files: files?, offset: 0, left: data.byte_size() })
+        let files = files?.into();
+        Ok(SnapshotReader { files, at: 0, offset: 0, left: data.byte_size() })
     }
 
     /// Begins to receive the snapshot of `region` that a raft message brought.
@@ -108,7 +110,7 @@ impl SnapshotFolder {
 impl SnapshotReader {
     /// The next piece, at most [`CHUNK_BYTES_MAX`]; `None` after the last one.
     pub fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
-        let Some(source) = self.files.front() else { return Ok(None) };
+        let Some(source) = self.files.get(self.at) else { return Ok(None) };
         assert!(self.offset < source.size, "a file that was read is left behind");
         let len = (source.size - self.offset).min(CHUNK_BYTES_MAX as u64);
         let mut chunk = vec![0; len as usize];
@@ -119,10 +121,17 @@ impl SnapshotReader {
         self.offset += len;
         self.left -= len;
         if self.offset == source.size {
-            self.files.pop_front();
+            self.at += 1;
             self.offset = 0;
         }
         Ok(Some(chunk.into()))
+    }
+
+    /// The same from its begin, after a transfer that was cut off.
+    #[must_use]
+    pub fn rewound(&self) -> Self {
+        let left = self.files.iter().map(|source| source.size).sum();
+        Self { files: self.files.clone(), at: 0, offset: 0, left }
     }
 
     /// Bytes that are still to come.
@@ -229,7 +238,7 @@ impl SnapshotWriter {
     fn complete_file(&mut self, path: PathBuf) -> Result<(), SnapshotError> {
         let expected = self.data.files[self.at].checksum;
         let actual = std::mem::take(&mut self.hasher).finalize();
-        if actual != expected {
+        if actual != expected && keep(Rule::CheckReceivedFiles) {
             return Err(SnapshotError::Checksum { path, expected, actual });
         }
         let file = self.file.take().expect("a file that is whole was written");

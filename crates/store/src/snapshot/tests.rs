@@ -67,6 +67,7 @@ impl Site {
     fn build(&self, region: &Region) -> SnapshotFiles {
         let job = BuildSnapshot {
             region: Arc::new(region.clone()),
+            absorbed: Arc::default(),
             to: PEER,
             pos: POS,
             conf: ConfState::of_voters([PeerId(31), PeerId(32), PEER]),
@@ -129,7 +130,8 @@ fn contents(snapshot: &dyn Snapshot) -> Contents {
 fn region(id: u64, start: &'static str, end: &'static str) -> Region {
     let peers = vec![Peer::voter(PeerId(31), StoreId(1)), Peer::voter(PEER, StoreId(3))];
     let epoch = Epoch { conf_ver: 4, version: 9 };
-    Region { id: RegionId(id), range: KeyRange::new(start, end), epoch, peers }
+    let range = KeyRange::new(start, end);
+    Region { id: RegionId(id), range, epoch, peers, flashback: None }
 }
 
 /// What `target` must hold after it took `region` from `source`.

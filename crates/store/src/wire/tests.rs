@@ -103,6 +103,7 @@ fn message(body: Body, prng: &mut Prng) -> RaftMessage {
         message: Message { from: from.id, to: to.id, term: any(prng), body },
         range,
         tombstone: prng.one_in(4),
+        merged_into: None,
     }
 }
 
@@ -225,5 +226,19 @@ fn members_that_cannot_be_are_refused() {
     let no_old = eraftpb::ConfState { learners_next: vec![1], ..good };
     for bad in [nobody, no_end, no_old] {
         assert!(conf_state_from_proto(bad.clone()).is_err(), "{bad:?}");
+    }
+}
+
+#[test]
+fn words_about_room_for_a_snapshot_come_back() {
+    let (from, to) = (Peer::voter(PeerId(4), StoreId(1)), Peer::voter(PeerId(5), StoreId(2)));
+    for asks in [true, false] {
+        let credit = SnapshotCredit { region_id: RegionId(7), from, to, term: 9, asks };
+        let wire = credit_to_proto(credit).encode_to_vec();
+        let wire = raft_serverpb::RaftMessage::decode(&wire[..]).expect("it was just encoded");
+        assert_eq!(credit_from_proto(&wire), Some(credit));
+        assert_eq!((alive_from_proto(&wire), receiver_of(&wire)), (None, Some(StoreId(2))));
+        let nobody = raft_serverpb::RaftMessage { to_peer: None, ..wire };
+        assert_eq!(credit_from_proto(&nobody), None);
     }
 }

@@ -10,7 +10,8 @@ use base::{
 use raft::Body;
 use storage::engine::Cf;
 use store::{
-    ChangePeersRequest, Proposal, RaftMessage, RegionView, ShardConfig, ShardInput, SplitRequest,
+    ChangePeersRequest, MergeRequest, Proposal, Purpose, RaftMessage, ReadRequest, RegionView,
+    RequestHeader, ShardConfig, ShardInput, SnapshotCredit, SplitRequest, StoreAlive,
     TransferRequest, Writes,
 };
 
@@ -23,10 +24,22 @@ pub(crate) struct Cluster {
     pub now: Instant,
     /// Stores that nobody hears and that hear nobody.
     pub cut: Vec<StoreId>,
+    /// A store that is sent heartbeats and no entries.
+    pub starved: Option<StoreId>,
     /// Stores that do not run.
     pub down: BTreeSet<StoreId>,
+    /// Stores that hear nothing of a region.
+    pub deaf: Vec<(RegionId, StoreId)>,
     /// Messages on their way, in disorder.
     pub wire: Vec<RaftMessage>,
+    /// Signs of life on their way, in disorder.
+    pub signs: Vec<StoreAlive>,
+    /// Words about room for snapshots on their way, in disorder.
+    pub credits: Vec<SnapshotCredit>,
+    /// Pairs of stores between which nothing passes.
+    pub broken: Vec<(u64, u64)>,
+    /// Messages and signs of life that were sent so far.
+    pub said: (usize, usize),
     /// Snapshots that arrived.
     pub snapshots: Vec<(RegionId, PeerId)>,
     config: ShardConfig,
@@ -55,8 +68,14 @@ impl Cluster {
             nodes: nodes.collect(),
             now: Instant::ZERO,
             cut: Vec::new(),
+            starved: None,
             down: BTreeSet::new(),
+            deaf: Vec::new(),
             wire: Vec::new(),
+            signs: Vec::new(),
+            credits: Vec::new(),
+            broken: Vec::new(),
+            said: (0, 0),
             snapshots: Vec::new(),
             config,
             starts: size,
@@ -101,16 +120,38 @@ impl Cluster {
     pub(crate) fn deliver(&mut self) {
         loop {
             let mut messages = std::mem::take(&mut self.wire);
+            let mut signs = std::mem::take(&mut self.signs);
+            let mut credits = std::mem::take(&mut self.credits);
             for node in &mut self.nodes {
                 if !self.down.contains(&node.machine.store_id) {
                     node.settle(self.now);
                     messages.extend(node.sent.drain(..));
+                    signs.extend(node.alive.drain(..));
+                    credits.extend(node.credits.drain(..));
                 }
             }
-            if messages.is_empty() {
+            if messages.is_empty() && signs.is_empty() && credits.is_empty() {
                 return;
             }
+            self.said = (self.said.0 + messages.len(), self.said.1 + signs.len());
+            signs.into_iter().for_each(|sign| self.carry_sign(sign, false));
+            credits.into_iter().for_each(|credit| self.carry_credit(credit, false));
             messages.into_iter().for_each(|message| self.carry(message, false));
+        }
+    }
+
+    /// Placement tells what the leaders of orphans say, or that it knows of none.
+    pub(crate) fn find_owners(&mut self) {
+        for at in 0..self.nodes.len() {
+            for id in std::mem::take(&mut self.nodes[at].orphans) {
+                let mut views = self.nodes.iter().filter_map(|node| node.views.get(id));
+                let known = views.find(|view| view.is_leader());
+                let stores = self.nodes.iter().map(|node| node.machine.store_id).collect();
+                self.nodes[at].inbox.push(match known {
+                    Some(view) => ShardInput::OrphanKnown((*view.region).clone()),
+                    None => ShardInput::OrphanUnknown(id, stores),
+                });
+            }
         }
     }
 
@@ -118,11 +159,37 @@ impl Cluster {
         self.cut.contains(&store) || self.down.contains(&store)
     }
 
+    /// Whether what one store says to the other is lost.
+    fn is_lost(&self, from: StoreId, to: StoreId) -> bool {
+        let is_broken = |pair: &(u64, u64)| *pair == (from.0, to.0) || *pair == (to.0, from.0);
+        let nobody = to.0 == 0 || to.0 > self.nodes.len() as u64;
+        nobody || self.is_deaf(from) || self.is_deaf(to) || self.broken.iter().any(is_broken)
+    }
+
+    /// A sign of life arrives, or does not.
+    pub(crate) fn carry_sign(&mut self, sign: StoreAlive, lost: bool) {
+        if !lost && !self.is_lost(sign.from, sign.to) {
+            self.node(sign.to.0).inbox.push(ShardInput::Alive(sign));
+        }
+    }
+
+    /// A word about room for a snapshot arrives, or does not.
+    pub(crate) fn carry_credit(&mut self, credit: SnapshotCredit, lost: bool) {
+        let (from, to) = (credit.from.store_id, credit.to.store_id);
+        if !lost && !self.is_lost(from, to) {
+            self.node(to.0).inbox.push(ShardInput::Credit(credit));
+        }
+    }
+
     /// A message arrives, or does not.
     pub(crate) fn carry(&mut self, message: RaftMessage, lost: bool) {
         let (from, to) = (message.from.store_id, message.to.store_id);
-        let lost = lost || self.is_deaf(from) || self.is_deaf(to);
-        let lost = lost || to.0 == 0 || to.0 > self.nodes.len() as u64;
+        let lost = lost
+            || self.is_lost(from, to)
+            || self.deaf.contains(&(message.region_id, message.to.store_id));
+        let feeds =
+            matches!(&message.message.body, Body::Append { entries, .. } if !entries.is_empty());
+        let lost = lost || feeds && self.starved == Some(to);
         let arrived = match &message.message.body {
             Body::Snapshot { snapshot, .. } => {
                 let arrived = !lost && self.carry_files(&message, snapshot);
@@ -166,6 +233,16 @@ impl Cluster {
             }
             return self.carry(message, lost);
         }
+        if !self.signs.is_empty() && prng.one_in(8) {
+            let at = prng.below(self.signs.len() as u64) as usize;
+            let sign = self.signs.swap_remove(at);
+            return self.carry_sign(sign, loss > 0 && prng.one_in(loss));
+        }
+        if !self.credits.is_empty() && prng.one_in(4) {
+            let at = prng.below(self.credits.len() as u64) as usize;
+            let credit = self.credits.swap_remove(at);
+            return self.carry_credit(credit, loss > 0 && prng.one_in(loss));
+        }
         let at = prng.below(self.nodes.len() as u64) as usize;
         if self.down.contains(&self.nodes[at].machine.store_id) {
             return;
@@ -179,6 +256,8 @@ impl Cluster {
         }
         assert_eq!(node.fatal, None, "store {}", node.machine.store_id);
         self.wire.extend(node.sent.drain(..));
+        self.signs.extend(node.alive.drain(..));
+        self.credits.extend(node.credits.drain(..));
     }
 
     /// Ticks until one of the stores that are not cut off leads and serves reads; its place in
@@ -189,12 +268,33 @@ impl Cluster {
 
     pub(crate) fn leader_of(&mut self, region: RegionId) -> usize {
         for _ in 0..300 {
+            self.rouse();
             self.tick();
             if let Some(leader) = self.serving(region) {
                 return leader;
             }
         }
-        panic!("region {region}: no leader within 30 s");
+        let views = self.nodes.iter().map(|node| (node.machine.store_id, node.views.all()));
+        panic!("region {region}: no leader within 30 s: {:#?}", views.collect::<Vec<_>>());
+    }
+
+    /// Somebody reads where a leader has no lease: it may sleep.
+    pub(crate) fn rouse(&mut self) {
+        for node in &mut self.nodes {
+            let views = node.views.all().into_iter();
+            for view in views.filter(|view| view.is_leader() && !view.has_lease(self.now)) {
+                let reply = Slot::default().reply();
+                let purpose = match view.region.flashback {
+                    Some(_) => Purpose::Flashback,
+                    None => Purpose::Any,
+                };
+                let header = RequestHeader { purpose, ..header_of(&view) };
+                let request = ReadRequest { header, any_replica: false, reply };
+                if !self.down.contains(&node.machine.store_id) {
+                    node.inbox.push(ShardInput::ReadIndex(request));
+                }
+            }
+        }
     }
 
     fn serving(&self, region: RegionId) -> Option<usize> {
@@ -282,6 +382,46 @@ impl Cluster {
             self.tick();
         }
         panic!("region {region}: the split is not taken");
+    }
+
+    /// Asks the leader of `source` that it become a part of `target`, once.
+    pub(crate) fn try_merge(&mut self, source: RegionId, target: RegionId) -> Slot {
+        let at = self.serving(source).unwrap_or_else(|| self.leader_of(source));
+        let to = self.serving(target).unwrap_or_else(|| self.leader_of(target));
+        let slot = Slot::default();
+        let target = (*self.view(to, target).region).clone();
+        let header = header_of(&self.view(at, source));
+        let request = MergeRequest { header, target, reply: slot.reply() };
+        self.nodes[at].inbox.push(ShardInput::Merge(request));
+        slot
+    }
+
+    /// Asks until the source waits for its end.
+    pub(crate) fn prepare_merge(&mut self, source: RegionId, target: RegionId) {
+        let mut last = None;
+        for _ in 0..50 {
+            let slot = self.try_merge(source, target);
+            self.deliver();
+            if slot.is_ok() {
+                return;
+            }
+            last = slot.answer();
+            self.tick();
+        }
+        panic!("region {source}: the merge is refused: {last:?}");
+    }
+
+    /// Merges two regions, and waits until no store has the source any more.
+    pub(crate) fn merge(&mut self, source: RegionId, target: RegionId) {
+        self.prepare_merge(source, target);
+        for _ in 0..100 {
+            self.tick();
+            let runs = |node: &&Node| !self.down.contains(&node.machine.store_id);
+            if self.nodes.iter().filter(runs).all(|node| node.views.get(source).is_none()) {
+                return;
+            }
+        }
+        panic!("region {source}: it does not become a part of {target}");
     }
 
     /// All replicas of the region hold the same, and the leader's region; it is returned.

@@ -5,14 +5,16 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 mod cluster;
+mod keeper;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "each test file uses its part")]
 pub(crate) use cluster::{Cluster, cut, everything, learner, remove, voter};
+pub(crate) use keeper::Keeper;
 
 use base::{Epoch, Instant, KeyRange, Peer, PeerId, Prng, Region, RegionId, StoreId};
 use bytes::Bytes;
@@ -23,10 +25,12 @@ use storage::keys;
 use storage::log::{LogBatch, LogOptions, LogReader, RaftLog};
 use store::bootstrap;
 use store::snapshot::{SnapshotFolder, SnapshotKey};
+use store::split_check::SplitWanted;
 use store::{
     Applier, ApplyInput, ApplyOutbox, Job, LocalState, LogOutbox, LogWriter, Outbox, Proposal,
-    RaftMessage, ReadRequest, RegionError, RegionView, RegionViews, ReplyTo, RequestHeader, Shard,
-    ShardConfig, ShardInput, StoreIdent, WriteResult, Writes,
+    RaftMessage, ReadRequest, RegionError, RegionReport, RegionView, RegionViews, ReplyTo, Report,
+    RequestHeader, Shard, ShardConfig, ShardInput, SnapshotCredit, StoreAlive, StoreIdent,
+    WriteResult, Writes,
 };
 
 pub(crate) const REGION: RegionId = RegionId(2);
@@ -113,12 +117,24 @@ pub(crate) struct Node {
     pub jobs: VecDeque<Job>,
     pub folder: SnapshotFolder,
     pub sent: VecDeque<RaftMessage>,
+    /// Signs of life that leave.
+    pub alive: VecDeque<StoreAlive>,
+    /// Words about room for snapshots that leave.
+    pub credits: VecDeque<SnapshotCredit>,
     pub out: Outbox,
+    /// What placement was last told of the regions led here, and what was not done yet.
+    pub led: BTreeMap<RegionId, RegionReport>,
+    pub wants: Vec<SplitWanted>,
+    /// Regions whose log lies here without a replica.
+    pub orphans: BTreeSet<RegionId>,
+    /// Who keeps something in memory for the regions led here.
+    pub keeper: Keeper,
     pub fatal: Option<String>,
 }
 
 impl Node {
-    fn start(machine: Machine, config: ShardConfig) -> Self {
+    fn start(mut machine: Machine, config: ShardConfig) -> Self {
+        machine.engine = machine.engine.with_garbage(config.garbage.clone());
         let mut log = machine.open_log();
         let recovered =
             store::recover(&machine.engine, &log.reader(), machine.store_id).expect("recovers");
@@ -148,7 +164,13 @@ impl Node {
             jobs: VecDeque::new(),
             folder,
             sent: VecDeque::new(),
+            alive: VecDeque::new(),
+            credits: VecDeque::new(),
             out: Outbox::default(),
+            led: BTreeMap::new(),
+            wants: Vec::new(),
+            orphans: BTreeSet::new(),
+            keeper: Keeper::default(),
             fatal: None,
         }
     }
@@ -159,6 +181,8 @@ impl Node {
         self.apply_inbox.clear();
         self.jobs.clear();
         self.sent.clear();
+        self.alive.clear();
+        self.credits.clear();
         self.out = Outbox::default();
     }
 
@@ -167,10 +191,22 @@ impl Node {
         self.shard.turn(now, &mut self.inbox, &mut self.out);
         let out = &mut self.out;
         self.sent.extend(out.send.drain(..));
+        self.alive.extend(out.alive.drain(..));
+        self.credits.extend(out.credits.drain(..));
         self.apply_inbox.append(&mut out.apply);
         self.jobs.extend(out.jobs.drain(..));
         out.replies.drain(..).for_each(|(reply, result)| reply.answer(result));
-        out.reports.clear();
+        for report in out.reports.drain(..) {
+            match report {
+                Report::Leads(report) => drop(self.led.insert(report.region.id, report)),
+                Report::Lost(region) => drop(self.led.remove(&region)),
+                Report::WantsSplit(wanted) => self.wants.push(wanted),
+                Report::Orphan(region) => drop(self.orphans.insert(region)),
+            }
+        }
+        for event in out.leading.drain(..) {
+            self.inbox.extend(self.keeper.hear(event));
+        }
         self.fatal = self.fatal.take().or(out.fatal.take().map(|fatal| fatal.to_string()));
     }
 
@@ -274,8 +310,17 @@ impl Node {
 
     pub(crate) fn read_index(&mut self) -> Slot {
         let slot = Slot::default();
-        let request = ReadRequest { header: self.header(), reply: slot.reply() };
-        self.inbox.push(ShardInput::ReadIndex(request));
+        let (header, reply) = (self.header(), slot.reply());
+        self.inbox.push(ShardInput::ReadIndex(ReadRequest { header, any_replica: false, reply }));
+        slot
+    }
+
+    /// Asks the replica here for leave to read, whether it leads or not.
+    pub(crate) fn replica_read(&mut self, region: RegionId) -> Slot {
+        let slot = Slot::default();
+        let view = self.views.get(region).expect("the region is here");
+        let (header, reply) = (header_of(&view), slot.reply());
+        self.inbox.push(ShardInput::ReadIndex(ReadRequest { header, any_replica: true, reply }));
         slot
     }
 
@@ -285,12 +330,7 @@ impl Node {
 }
 
 pub(crate) fn header_of(view: &RegionView) -> RequestHeader {
-    RequestHeader {
-        region_id: view.region.id,
-        peer: view.peer,
-        epoch: Some(view.region.epoch),
-        term: 0,
-    }
+    RequestHeader::new(view.region.id, view.peer, view.region.epoch)
 }
 
 /// Where an answer appears.

@@ -7,9 +7,12 @@
 //!                           of those in flight any may be there, but with no other value
 //! ```
 //!
-//! Usage: `kill-loop [ROUNDS [SEED]]`. Ends with exit code 1 and the lost keys if one is missing.
+//! Usage: `kill-loop [--txn [--nodes N]] [ROUNDS [SEED]]`. With `--txn` the load is transfers
+//! between accounts ([`transfers`]), and with `--nodes` one node of a cluster is killed in each
+//! round. Ends with exit code 1 and what was lost.
 
 mod ledger;
+mod transfers;
 mod writer;
 
 use std::process::ExitCode;
@@ -52,10 +55,38 @@ async fn main() -> ExitCode {
     }
 }
 
+/// What was asked for.
+struct Arguments {
+    is_txn: bool,
+    nodes: u16,
+    rounds: u64,
+    seed: u64,
+}
+
+impl Arguments {
+    fn read() -> Result<Self, Failure> {
+        let mut arguments = std::env::args().skip(1).peekable();
+        let is_txn = arguments.next_if(|text| text == "--txn").is_some();
+        let mut nodes = 1;
+        if arguments.next_if(|text| text == "--nodes").is_some() {
+            nodes = arguments.next().ok_or("--nodes: how many?")?.parse()?;
+        }
+        if nodes > 1 && !is_txn {
+            return Err("--nodes goes with --txn".into());
+        }
+        let rounds = arguments.next().map_or(Ok(ROUNDS), |text| text.parse())?;
+        let own = u64::from(std::process::id());
+        let seed = arguments.next().map_or(Ok(own), |text| text.parse())?;
+        Ok(Self { is_txn, nodes, rounds, seed })
+    }
+}
+
 async fn run() -> Result<u64, Failure> {
-    let mut arguments = std::env::args().skip(1);
-    let rounds = arguments.next().map_or(Ok(ROUNDS), |text| text.parse())?;
-    let seed = arguments.next().map_or(Ok(u64::from(std::process::id())), |text| text.parse())?;
+    let Arguments { is_txn, nodes, rounds, seed } = Arguments::read()?;
+    if is_txn {
+        transfers::run(rounds, seed, nodes).await?;
+        return Ok(rounds);
+    }
     println!("kill-loop: {rounds} rounds, {WRITERS} writers, seed {seed}");
     let mut random = Random::new(seed);
     let mut ledger = Ledger::new(seed, WRITERS);

@@ -83,7 +83,9 @@ pub struct Summary {
 /// A run and its figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// `put`, `get`, `scan`, `mixed` or `load`.
+    /// `raw` or `txn`.
+    pub interface: &'static str,
+    /// The workload: `put`, `transfer` and so on.
     pub operation: &'static str,
     /// Callers, each with one operation under way.
     pub clients: usize,
@@ -105,6 +107,8 @@ pub struct Report {
     pub rows_read: u64,
     /// Reads that found nothing.
     pub not_found: u64,
+    /// Transactions that lost to another one and were run again.
+    pub conflicts: u64,
     /// Latencies of each kind of operation.
     pub latencies: Vec<Summary>,
 }
@@ -115,14 +119,17 @@ impl fmt::Display for Report {
         let (size, keys, distribution) = (self.value_size, self.keys, self.distribution);
         writeln!(
             f,
-            "raw {}: {clients} clients, {connections} connections, {size} B values, {keys} keys, \
+            "{} {}: {clients} clients, {connections} connections, {size} B values, {keys} keys, \
              {distribution}",
-            self.operation
+            self.interface, self.operation
         )?;
         let (operations, seconds) = (self.operations, self.seconds);
         writeln!(f, "{operations} operations in {seconds:.2} s: {:.0} a second", self.per_second)?;
         if self.rows_read > 0 || self.not_found > 0 {
             writeln!(f, "{} rows read, {} not found", self.rows_read, self.not_found)?;
+        }
+        if self.conflicts > 0 {
+            writeln!(f, "{} conflicts, run again", self.conflicts)?;
         }
         write!(f, "{:>10}", "ms")?;
         for title in ["mean", "p50", "p95", "p99", "p99.9", "max"] {
@@ -172,6 +179,7 @@ mod tests {
     #[test]
     fn a_report_can_be_read_by_both() {
         let report = Report {
+            interface: "raw",
             operation: "put",
             clients: 2,
             connections: 1,
@@ -183,10 +191,12 @@ mod tests {
             per_second: 2.0,
             rows_read: 0,
             not_found: 0,
+            conflicts: 3,
             latencies: vec![latencies([1000, 1000]).summary("put")],
         };
         let text = report.to_string();
         assert!(text.contains("4 operations in 2.00 s: 2 a second"), "{text}");
+        assert!(text.contains("3 conflicts"), "{text}");
         assert!(text.lines().last().is_some_and(|row| row.contains("put     1.000")), "{text}");
         let json: serde_json::Value =
             serde_json::to_value(&report).expect("a report is plain numbers and text");

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -51,6 +51,8 @@ pub(super) enum Event {
 struct Shared {
     /// While it runs.
     pid: Option<Pid>,
+    /// It ends when this closes.
+    stdin: Option<ChildStdin>,
     stopping: bool,
 }
 
@@ -77,20 +79,25 @@ impl Node {
         Self { shared, ended, wake }
     }
 
-    /// Ends the node in order, or kills it if that takes too long.
-    pub(super) fn stop(self) {
-        let signal = |signal| {
-            if let Some(pid) = lock(&self.shared).pid {
-                // It may have ended in this moment.
-                let _ = kill_process(pid, signal);
-            }
+    /// Tells the node to end with all the others: it hands nothing over to them.
+    pub(super) fn end(&self) {
+        let stdin = {
+            let mut shared = lock(&self.shared);
+            shared.stopping = true;
+            shared.stdin.take()
         };
-        lock(&self.shared).stopping = true;
+        drop(stdin);
         // The thread may have ended.
         let _ = self.wake.send(());
-        signal(Signal::TERM);
+    }
+
+    /// Waits until a node that was told to end has, or kills it if that takes too long.
+    pub(super) fn ended(self) {
         if self.ended.recv_timeout(STOP_TIMEOUT) == Err(RecvTimeoutError::Timeout) {
-            signal(Signal::KILL);
+            if let Some(pid) = lock(&self.shared).pid {
+                // It may have ended in this moment.
+                let _ = kill_process(pid, Signal::KILL);
+            }
             let _ = self.ended.recv();
         }
     }
@@ -136,8 +143,9 @@ impl Keeper {
             if shared.stopping {
                 return Ok(ExitStatus::default());
             }
-            let child = self.spawn()?;
+            let mut child = self.spawn()?;
             shared.pid = Some(pid(&child));
+            shared.stdin = child.stdin.take();
             child
         };
         let stdout = child.stdout.take().expect("it is piped");
@@ -152,7 +160,8 @@ impl Keeper {
             }
         }
         let status = child.wait();
-        lock(&self.shared).pid = None;
+        let mut shared = lock(&self.shared);
+        (shared.pid, shared.stdin) = (None, None);
         status
     }
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! One line goes to standard output, when all nodes serve and everything has its replicas. A node
-//! that dies is started again. SIGINT and SIGTERM end the nodes one after the other, the last one
-//! first; should this process be killed, they end by themselves.
+//! that dies is started again. SIGINT and SIGTERM end all nodes at once; should this process be
+//! killed, they end by themselves.
 
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use client::ClientError;
 use proto::metapb;
 use server::ApiVersionName;
 use tokio::signal::unix::{SignalKind, signal};
@@ -25,7 +26,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::child::{Event, Node, NodeArgs};
 use super::CommandError;
 use super::start::api_version;
-use crate::client::{ClientError, Placement};
+use crate::remote::Placement;
 
 mod child;
 
@@ -96,7 +97,8 @@ async fn supervise(args: &DevArgs, addresses: &[SocketAddr]) -> Result<(), Comma
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
-    nodes.into_iter().rev().for_each(Node::stop);
+    nodes.iter().for_each(Node::end);
+    nodes.into_iter().for_each(Node::ended);
     result
 }
 

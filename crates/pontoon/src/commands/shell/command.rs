@@ -1,9 +1,9 @@
 //! What can be typed into the shell: the table of commands, and a line read into one of them.
 
 use bytes::Bytes;
+use client::{Expected, NewValue};
 
 use super::escape::{Word, parse_hex, split};
-use crate::client::{Expected, NewValue};
 
 /// Rows or regions shown when the line names no limit.
 const LIMIT_DEFAULT: usize = 100;
@@ -34,6 +34,18 @@ pub enum Command {
     Cas(Bytes, Expected, NewValue),
     /// Seconds that a value has left.
     Ttl(Bytes),
+    /// Begins a transaction, a pessimistic one or not.
+    Begin(bool),
+    /// Commits it.
+    Commit,
+    /// Gives it up.
+    Rollback,
+    /// Locks keys in it, and shows their values.
+    Lock(Vec<Bytes>),
+    /// Everything that is stored about a key of transactions.
+    Mvcc(Bytes),
+    /// Locks of transactions in a range, so many at most.
+    Locks(Bytes, Bytes, usize),
     /// So many regions from the one of a key on.
     Regions(Bytes, usize),
     /// All stores.
@@ -48,8 +60,33 @@ pub enum Command {
     Quit,
 }
 
+/// Where a command belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    /// On raw keys, or on those of the transaction between `begin` and its end.
+    Both,
+    /// On raw keys, and so not within a transaction.
+    Raw,
+    /// On transactions.
+    Transactions,
+    /// On the cluster and the shell, at any time.
+    Any,
+}
+
+impl Group {
+    /// In the order of the table, with what is written above each.
+    pub const ALL: [(Group, &str); 4] = [
+        (Group::Both, "Raw keys; between begin and commit or rollback, the transaction's keys:"),
+        (Group::Raw, "Raw keys only:"),
+        (Group::Transactions, "Transactions:"),
+        (Group::Any, "The cluster:"),
+    ];
+}
+
 /// A row of the table: name, arguments, what it does.
 pub struct Usage {
+    /// Where it belongs.
+    pub group: Group,
     /// The name that is typed.
     pub name: &'static str,
     /// Its arguments.
@@ -60,44 +97,65 @@ pub struct Usage {
 }
 
 /// Every command there is.
-pub const COMMANDS: [Usage; 14] = [
-    usage("get", "KEY...", "show the value of each key", |a| a.keys().map(Command::Get)),
-    usage("put", "KEY VALUE [ttl SECONDS]", "write a value; with ttl it expires", put),
-    usage("delete", "KEY...", "delete keys; missing ones are no error", |a| {
+pub const COMMANDS: [Usage; 20] = [
+    both("get", "KEY...", "show the value of each key", |a| a.keys().map(Command::Get)),
+    both("put", "KEY VALUE [ttl SECONDS]", "write a value; with ttl it expires (raw)", put),
+    both("delete", "KEY...", "delete keys; missing ones are no error", |a| {
         a.keys().map(Command::Delete)
     }),
-    usage("scan", "START [END] [LIMIT]", "show pairs from START on, END not included", |a| {
+    both("scan", "FROM [TO] [LIMIT]", "show pairs from FROM on, TO not included", |a| {
         scan(a, false)
     }),
-    usage("rscan", "START [END] [LIMIT]", "the same range, the last pair first", |a| scan(a, true)),
-    usage("delete-range", "START END", "delete all keys from START on, END not included", |a| {
+    both("rscan", "FROM [TO] [LIMIT]", "the same range, the last pair first", |a| scan(a, true)),
+    raw("delete-range", "FROM TO", "delete all keys from FROM on, TO not included", |a| {
         a.between(2, 2)?;
         Ok(Command::DeleteRange(a.bytes(0)?, a.bytes(1)?))
     }),
-    usage("cas", "KEY OLD|none NEW|none [ttl SECONDS]", "change KEY if it is OLD", cas),
-    usage("ttl", "KEY", "seconds until the value expires", |a| {
+    raw("cas", "KEY OLD|none NEW|none [ttl SECONDS]", "change KEY if it is OLD", cas),
+    raw("ttl", "KEY", "seconds until the value expires", |a| {
         a.between(1, 1)?;
         a.bytes(0).map(Command::Ttl)
     }),
-    usage("regions", "[KEY] [LIMIT]", "regions from the one that holds KEY on", regions),
-    usage("stores", "", "stores, their addresses and states", |a| a.alone(Command::Stores)),
-    usage("status", "", "the cluster in short", |a| a.alone(Command::Status)),
-    usage("members", "", "members of the placement driver", |a| a.alone(Command::Members)),
-    usage("help", "[COMMAND]", "this table, or one row of it", |a| {
+    txn("begin", "[pessimistic]", "begin a transaction; pessimistic: writes lock at once", begin),
+    txn("commit", "", "make its writes visible, all of them or none", |a| a.alone(Command::Commit)),
+    txn("rollback", "", "give it up", |a| a.alone(Command::Rollback)),
+    txn("lock", "KEY...", "lock keys in it, and show their newest values", |a| {
+        a.keys().map(Command::Lock)
+    }),
+    txn("mvcc", "KEY", "a key's lock and all its versions, at any time", |a| {
+        a.between(1, 1)?;
+        a.bytes(0).map(Command::Mvcc)
+    }),
+    txn("locks", "[FROM] [TO] [LIMIT]", "locks of all transactions, at any time", locks),
+    any("regions", "[KEY] [LIMIT]", "regions from the one that holds the raw KEY on", regions),
+    any("stores", "", "stores, their addresses and states", |a| a.alone(Command::Stores)),
+    any("status", "", "the cluster in short", |a| a.alone(Command::Status)),
+    any("members", "", "members of the placement driver", |a| a.alone(Command::Members)),
+    any("help", "[COMMAND]", "this table, or one row of it", |a| {
         a.between(0, 1)?;
         let name = a.words.first().map(|word| String::from_utf8_lossy(&word.bytes).into_owned());
         Ok(Command::Help(name))
     }),
-    usage("quit", "", "leave (also exit, Ctrl-D)", |a| a.alone(Command::Quit)),
+    any("quit", "", "leave (also exit, Ctrl-D)", |a| a.alone(Command::Quit)),
 ];
 
-const fn usage(
-    name: &'static str,
-    arguments: &'static str,
-    about: &'static str,
-    read: fn(&Arguments<'_>) -> Result<Command, String>,
-) -> Usage {
-    Usage { name, arguments, about, read }
+type Read = fn(&Arguments<'_>) -> Result<Command, String>;
+type Text = &'static str;
+
+const fn both(name: Text, arguments: Text, about: Text, read: Read) -> Usage {
+    Usage { group: Group::Both, name, arguments, about, read }
+}
+
+const fn raw(name: Text, arguments: Text, about: Text, read: Read) -> Usage {
+    Usage { group: Group::Raw, name, arguments, about, read }
+}
+
+const fn txn(name: Text, arguments: Text, about: Text, read: Read) -> Usage {
+    Usage { group: Group::Transactions, name, arguments, about, read }
+}
+
+const fn any(name: Text, arguments: Text, about: Text, read: Read) -> Usage {
+    Usage { group: Group::Any, name, arguments, about, read }
 }
 
 /// The row of a command by its name, in any case.
@@ -199,6 +257,26 @@ fn cas(arguments: &Arguments<'_>) -> Result<Command, String> {
     Ok(Command::Cas(arguments.bytes(0)?, expected, new))
 }
 
+fn begin(arguments: &Arguments<'_>) -> Result<Command, String> {
+    arguments.between(0, 1)?;
+    match arguments.words.first() {
+        None => Ok(Command::Begin(false)),
+        Some(word) if word.is("pessimistic") => Ok(Command::Begin(true)),
+        Some(word) if word.is("optimistic") => Ok(Command::Begin(false)),
+        Some(word) => Err(format!("'{}' is no kind", String::from_utf8_lossy(&word.bytes))),
+    }
+}
+
+fn locks(arguments: &Arguments<'_>) -> Result<Command, String> {
+    arguments.between(0, 3)?;
+    let bound = |at| match arguments.words.len() > at {
+        true => arguments.bytes(at),
+        false => Ok(Bytes::new()),
+    };
+    let limit = if arguments.words.len() > 2 { arguments.number(2)? } else { LIMIT_DEFAULT };
+    Ok(Command::Locks(bound(0)?, bound(1)?, limit))
+}
+
 fn regions(arguments: &Arguments<'_>) -> Result<Command, String> {
     arguments.between(0, 2)?;
     let key = if arguments.words.is_empty() { Bytes::new() } else { arguments.bytes(0)? };
@@ -228,6 +306,10 @@ mod tests {
         assert_eq!(command("scan a"), scan("", LIMIT_DEFAULT, false));
         assert_eq!(command("rscan a \"\" 7"), scan("", 7, true));
         assert_eq!(command("regions"), Command::Regions(Bytes::new(), LIMIT_DEFAULT));
+        assert_eq!(command("begin"), Command::Begin(false));
+        assert_eq!(command("BEGIN pessimistic"), Command::Begin(true));
+        assert_eq!(command("locks"), Command::Locks("".into(), "".into(), LIMIT_DEFAULT));
+        assert_eq!(command("locks a b 3"), Command::Locks("a".into(), "b".into(), 3));
         assert_eq!(command("exit"), Command::Quit);
         assert_eq!(command("help put"), Command::Help(Some("put".into())));
         assert_eq!(read("  # a comment", false), Ok(None));
@@ -263,6 +345,7 @@ mod tests {
             ("put a b ttl x", "'x' is not a number"),
             ("scan a b -1", "'-1' is not a number"),
             ("cas a b none ttl 3", "what is deleted has no ttl"),
+            ("begin slowly", "'slowly' is no kind: begin [pessimistic]"),
             ("quit now", "too many arguments: quit"),
             ("frob", "'frob' is not a command"),
         ] {
@@ -274,5 +357,8 @@ mod tests {
     #[test]
     fn every_row_can_be_found() {
         assert!(COMMANDS.iter().all(|row| find(row.name).is_some_and(|r| r.about == row.about)));
+        let shown =
+            Group::ALL.map(|(group, _)| COMMANDS.iter().filter(|row| row.group == group).count());
+        assert_eq!(shown.iter().sum::<usize>(), COMMANDS.len());
     }
 }

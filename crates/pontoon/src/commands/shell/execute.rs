@@ -3,16 +3,19 @@
 use std::io::{self, Write};
 
 use bytes::Bytes;
+use client::{ApiVersion, Db, Keys, Pair, Txn};
 use proto::metapb;
 
-use super::command::{COMMANDS, Command, Usage, find};
+use super::command::{COMMANDS, Command, Group, Usage, find};
 use super::escape::{quote, to_hex};
-use crate::client::{Api, ApiVersion, ClientError, Pair, RawClient, RegionInfo};
 use crate::commands::CommandError;
+use crate::remote::{GrpcLink, RegionInfo};
 
 /// A connected shell without its input.
 pub(super) struct Session<'a> {
-    pub(super) client: &'a RawClient,
+    pub(super) db: &'a Db<GrpcLink>,
+    /// The transaction in progress.
+    pub(super) txn: Option<Txn<GrpcLink>>,
     pub(super) api_version: ApiVersion,
     pub(super) hex: bool,
     pub(super) out: &'a mut dyn Write,
@@ -30,35 +33,31 @@ impl Session<'_> {
     pub(super) async fn execute(&mut self, command: Command) -> Result<Next, CommandError> {
         match command {
             Command::Get(keys) => self.get(&keys).await?,
-            Command::Put(key, value, ttl_s) => {
-                self.client.put(&key, value, ttl_s).await?;
-                self.line("ok")?;
-            }
-            Command::Delete(keys) => {
-                for key in keys {
-                    self.client.delete(&key).await?;
-                }
-                self.line("ok")?;
-            }
-            Command::Scan { start, end, limit, reverse: false } => {
-                let pairs = self.client.scan(&start, &end, limit).await?;
-                self.pairs(&pairs)?;
-            }
-            Command::Scan { start, end, limit, reverse: true } => {
-                let pairs = self.client.reverse_scan(&start, &end, limit).await?;
+            Command::Put(key, value, ttl_s) => self.put(&key, value, ttl_s).await?,
+            Command::Delete(keys) => self.delete(&keys).await?,
+            Command::Scan { start, end, limit, reverse } => {
+                let pairs = self.scan(&start, &end, limit, reverse).await?;
                 self.pairs(&pairs)?;
             }
             Command::DeleteRange(start, end) => {
-                self.client.delete_range(&start, &end).await?;
+                self.refuse_in_txn("delete-range")?;
+                self.db.raw().delete_range(&start, &end).await?;
                 self.line("ok")?;
             }
             Command::Cas(key, expected, new) => {
-                let outcome = self.client.compare_and_swap(&key, expected, new).await?;
+                self.refuse_in_txn("cas")?;
+                let outcome = self.db.raw().compare_and_swap(&key, expected, new).await?;
                 let found = outcome.found.map_or("none".to_owned(), |value| self.show(&value));
                 let verb = if outcome.swapped { "swapped, was" } else { "not swapped, is" };
                 self.line(&format!("{verb} {found}"))?;
             }
             Command::Ttl(key) => self.ttl(&key).await?,
+            Command::Begin(pessimistic) => self.begin(pessimistic).await?,
+            Command::Commit => self.commit().await?,
+            Command::Rollback => self.rollback().await?,
+            Command::Lock(keys) => self.lock(&keys).await?,
+            Command::Mvcc(key) => self.mvcc(&key).await?,
+            Command::Locks(start, end, limit) => self.locks(&start, &end, limit).await?,
             Command::Regions(key, limit) => self.regions(&key, limit).await?,
             Command::Stores => self.stores().await?,
             Command::Status => self.status().await?,
@@ -69,9 +68,28 @@ impl Session<'_> {
         Ok(Next::Line)
     }
 
+    async fn scan(
+        &mut self,
+        start: &[u8],
+        end: &[u8],
+        limit: usize,
+        reverse: bool,
+    ) -> Result<Vec<Pair>, CommandError> {
+        let raw = self.db.raw();
+        Ok(match (&self.txn, reverse) {
+            (Some(txn), false) => txn.scan(start, end, limit).await?,
+            (Some(txn), true) => txn.scan_reverse(start, end, limit).await?,
+            (None, false) => raw.scan(start, end, limit).await?,
+            (None, true) => raw.scan_reverse(start, end, limit).await?,
+        })
+    }
+
     async fn get(&mut self, keys: &[Bytes]) -> Result<(), CommandError> {
         for key in keys {
-            let value = self.client.get(key).await?;
+            let value = match &self.txn {
+                Some(txn) => txn.get(key).await?,
+                None => self.db.raw().get(key).await?,
+            };
             let value = value.map_or("(not found)".to_owned(), |value| self.show(&value));
             match keys.len() {
                 1 => self.line(&value)?,
@@ -81,8 +99,30 @@ impl Session<'_> {
         Ok(())
     }
 
+    async fn put(&mut self, key: &[u8], value: Bytes, ttl_s: u64) -> Result<(), CommandError> {
+        match &mut self.txn {
+            Some(_) if ttl_s > 0 => {
+                return Err(CommandError::new("what a transaction writes does not expire"));
+            }
+            Some(txn) => txn.put(key, value).await?,
+            None => self.db.raw().put(key, value, ttl_s).await?,
+        }
+        self.line("ok")
+    }
+
+    async fn delete(&mut self, keys: &[Bytes]) -> Result<(), CommandError> {
+        for key in keys {
+            match &mut self.txn {
+                Some(txn) => txn.delete(key).await?,
+                None => self.db.raw().delete(key).await?,
+            }
+        }
+        self.line("ok")
+    }
+
     async fn ttl(&mut self, key: &[u8]) -> Result<(), CommandError> {
-        let text = match self.client.ttl(key).await? {
+        self.refuse_in_txn("ttl")?;
+        let text = match self.db.raw().ttl(key).await? {
             None => "(not found)".to_owned(),
             Some(0) => "never expires".to_owned(),
             Some(seconds) => format!("{seconds} s"),
@@ -91,10 +131,10 @@ impl Session<'_> {
     }
 
     async fn regions(&mut self, key: &[u8], limit: usize) -> Result<(), CommandError> {
-        let api = Api::new(self.api_version);
+        let api = Keys::raw(self.api_version);
         let start =
             if key.is_empty() { Bytes::new() } else { api.placement_key(&api.data_key(key)) };
-        for info in self.client.placement().regions(&start, limit).await? {
+        for info in self.db.link().placement().regions(&start, limit).await? {
             self.line(&self.region_line(&info))?;
         }
         Ok(())
@@ -121,14 +161,14 @@ impl Session<'_> {
     }
 
     async fn stores(&mut self) -> Result<(), CommandError> {
-        for store in self.client.placement().stores().await? {
+        for store in self.db.link().placement().stores().await? {
             self.line(&store_line(&store))?;
         }
         Ok(())
     }
 
     async fn status(&mut self) -> Result<(), CommandError> {
-        let placement = self.client.placement();
+        let placement = self.db.link().placement();
         let members = placement.members().await?;
         let stores = placement.stores().await?;
         let regions = placement.regions(b"", usize::MAX).await?;
@@ -146,7 +186,7 @@ impl Session<'_> {
     }
 
     async fn members(&mut self) -> Result<(), CommandError> {
-        let reply = self.client.placement().members().await?;
+        let reply = self.db.link().placement().members().await?;
         let leader = reply.leader.as_ref().map_or(0, |leader| leader.member_id);
         for member in &reply.members {
             let mark = if member.member_id == leader { "  leader" } else { "" };
@@ -158,12 +198,15 @@ impl Session<'_> {
 
     fn help(&mut self, name: Option<&str>) -> Result<(), CommandError> {
         let Some(name) = name else {
-            for row in &COMMANDS {
-                self.line(&help_line(row))?;
+            for (group, title) in Group::ALL {
+                self.line(title)?;
+                for row in COMMANDS.iter().filter(|row| row.group == group) {
+                    self.line(&format!("  {}", help_line(row)))?;
+                }
             }
             return self.line(
                 "\nKeys and values: words, or \"in quotes\"; \\xNN \\n \\t \\\\ \\\" are bytes.\n\
-                 \"\" as END means: to the last key.",
+                 \"\" as TO means: to the last key.",
             );
         };
         let row = find(name).ok_or_else(|| {
@@ -172,18 +215,18 @@ impl Session<'_> {
         self.line(&help_line(row))
     }
 
-    fn pairs(&mut self, pairs: &[Pair]) -> Result<(), CommandError> {
+    pub(super) fn pairs(&mut self, pairs: &[Pair]) -> Result<(), CommandError> {
         for pair in pairs {
             self.line(&format!("{}  {}", self.show(&pair.key), self.show(&pair.value)))?;
         }
         Ok(())
     }
 
-    fn show(&self, bytes: &[u8]) -> String {
+    pub(super) fn show(&self, bytes: &[u8]) -> String {
         if self.hex { to_hex(bytes) } else { quote(bytes) }
     }
 
-    fn line(&mut self, line: &str) -> Result<(), CommandError> {
+    pub(super) fn line(&mut self, line: &str) -> Result<(), CommandError> {
         writeln!(self.out, "{line}").map_err(|e| output_error(&e))
     }
 }
@@ -199,10 +242,4 @@ fn store_line(store: &metapb::Store) -> String {
 /// What nobody reads any more cannot be written.
 pub(super) fn output_error(error: &io::Error) -> CommandError {
     CommandError::new(format!("cannot write: {error}"))
-}
-
-impl From<&ClientError> for CommandError {
-    fn from(error: &ClientError) -> CommandError {
-        CommandError::new(error)
-    }
 }

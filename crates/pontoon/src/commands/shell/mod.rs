@@ -4,16 +4,22 @@
 //!   line ── escape ──▶ words ── command ──▶ Command ── execute ──▶ client, output
 //! ```
 //!
+//! Keys are raw, but between `begin` and `commit` or `rollback` they are those of the transaction;
+//! the prompt says which. In a cluster of API version 1 raw keys and those of transactions share
+//! one key space and should not be mixed; in version 2 they lie apart.
+//!
 //! With `-e` it carries out the commands given and ends; otherwise it reads lines, with history and
 //! completion of command names on a terminal, and goes on after an error.
 
 mod command;
 mod escape;
 mod execute;
+mod transactions;
 
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 
+use client::ApiVersion;
 use rustyline::completion::Completer;
 use rustyline::error::ReadlineError;
 use rustyline::highlight::Highlighter;
@@ -22,11 +28,12 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{Context, Editor};
 
-pub use command::{COMMANDS, Command, Usage, find, read};
+pub use command::{COMMANDS, Command, Group, Usage, find, read};
 pub use escape::{Word, parse_hex, quote, split, to_hex};
 
 use super::CommandError;
-use crate::client::{ApiVersion, RawClient};
+use super::flags::api_version;
+use crate::remote;
 use execute::{Next, Session, output_error};
 
 /// Lines of history that are kept.
@@ -39,7 +46,7 @@ pub struct ShellArgs {
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:2379")]
     pub addr: String,
     /// Version of the API that the server was started with.
-    #[arg(long, value_name = "VERSION", default_value = "1")]
+    #[arg(long, value_name = "VERSION", default_value = "1", value_parser = api_version)]
     pub api_version: ApiVersion,
     /// Carry out this command and end; may be given several times.
     #[arg(short = 'e', long = "execute", value_name = "COMMAND", allow_hyphen_values = true)]
@@ -60,14 +67,24 @@ pub fn run(args: &ShellArgs) -> Result<(), CommandError> {
         .enable_all()
         .build()
         .map_err(|e| CommandError::new(format!("cannot start a thread: {e}")))?;
-    let client = runtime.block_on(RawClient::connect(&args.addr, args.api_version))?;
+    let db = runtime.block_on(remote::connect(&args.addr, args.api_version, 1))?;
     let mut out = io::stdout().lock();
-    let mut session =
-        Session { client: &client, api_version: args.api_version, hex: args.hex, out: &mut out };
+    let (db, api_version, hex) = (&db, args.api_version, args.hex);
+    let mut session = Session { db, txn: None, api_version, hex, out: &mut out };
     if args.execute.is_empty() {
         return interact(&runtime, &mut session, args);
     }
-    for command in commands.into_iter().flatten() {
+    let outcome = execute_all(&runtime, &mut session, commands.into_iter().flatten());
+    let ended = runtime.block_on(session.end());
+    outcome.and(ended)
+}
+
+fn execute_all(
+    runtime: &tokio::runtime::Runtime,
+    session: &mut Session<'_>,
+    commands: impl Iterator<Item = Command>,
+) -> Result<(), CommandError> {
+    for command in commands {
         if runtime.block_on(session.execute(command))? == Next::End {
             break;
         }
@@ -86,7 +103,7 @@ fn interact(
     if terminal {
         // The first time there is none.
         let _ = history.as_ref().map(|path| editor.load_history(path));
-        let cluster = session.client.placement().cluster_id();
+        let cluster = session.db.link().placement().cluster_id();
         println_to(
             session,
             &format!("cluster {cluster} at {}; help lists the commands", args.addr),
@@ -94,7 +111,7 @@ fn interact(
     }
     let mut failed = false;
     loop {
-        let line = match editor.readline("pontoon> ") {
+        let line = match editor.readline(&session.prompt()) {
             Ok(line) => line,
             Err(ReadlineError::Interrupted) => continue,
             Err(ReadlineError::Eof) => break,
@@ -116,6 +133,7 @@ fn interact(
     if let (true, Some(path)) = (terminal, history) {
         save_history(&mut editor, &path);
     }
+    runtime.block_on(session.end())?;
     match failed && !terminal {
         true => Err(CommandError::new("not all lines could be carried out")),
         false => Ok(()),

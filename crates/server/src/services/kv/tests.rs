@@ -12,6 +12,7 @@ use std::time::Duration;
 use base::{ClusterId, Peer, PeerId, Region, RegionId, StoreId};
 use bytes::Bytes;
 use hyper_util::rt::TokioIo;
+use placement::Settings;
 use proto::kvrpcpb::{self, Context};
 use proto::metapb;
 use proto::tikvpb::tikv_client::TikvClient;
@@ -28,8 +29,12 @@ use tonic::transport::{Channel, Endpoint, Server};
 use txn::ApiVersion;
 
 use crate::clock::Clock;
+use crate::gc::Gc;
 use crate::metrics::Metrics;
+use crate::placement_host::PlacementHost;
+use crate::placement_link::{PlacementLink, Remote};
 use crate::runtime::{Parts, Peers, Threads};
+use crate::services::txn::TxnService;
 use crate::store_handle::{StoreHandle, StoreParts};
 use crate::transport::Resolver;
 
@@ -57,7 +62,7 @@ impl Node {
     /// Of the region that `change` makes.
     async fn start_with(api: ApiVersion, change: impl FnOnce(Region) -> Region) -> Self {
         let region = change(Region::first(REGION, Peer::voter(PEER, STORE)));
-        let engine = Arc::new(MemoryEngine::new());
+        let (engine, gc) = (Arc::new(MemoryEngine::new()), Gc::new());
         let mut log = open_log();
         found(&*engine, &mut log, api, &region);
         let recovered = store::recover(&*engine, &log.reader(), STORE).expect("just founded");
@@ -74,10 +79,12 @@ impl Node {
             log_writer: LogWriter::new(log),
             engine: engine.clone(),
             snapshots: snapshots.clone(),
+            gc: gc.clone(),
             peers: Peers { cluster_id: CLUSTER, store_id: STORE, resolver },
             clock,
             metrics: metrics.clone(),
             on_report: Box::new(move |report| drop(leads.send(report))),
+            on_leading: Box::new(drop),
             on_fatal: Arc::new(|text| panic!("{text}")),
         };
         let threads = Threads::start(parts).expect("there are threads");
@@ -93,6 +100,7 @@ impl Node {
             cluster_id,
             api_version,
             engine,
+            gc,
             views,
             mailbox,
             snapshots,
@@ -110,7 +118,13 @@ impl Node {
 
     async fn channel(&self) -> Channel {
         let (near, far) = tokio::io::duplex(1 << 20);
-        let service = super::server(self.store.clone(), self.closing.subscribe());
+        let host = PlacementHost::new(self.store.clone(), Settings::default());
+        let remote = Remote::new(self.store.cluster_id(), Box::new(Vec::new));
+        let link = PlacementLink::new(host, remote);
+        let resolver: Resolver = Arc::new(|_| Box::pin(async { None }));
+        let txn = TxnService::new(self.store.clone(), link.clone(), resolver);
+        let service = super::service(self.store.clone(), link, txn, self.closing.subscribe());
+        let service = super::server(Arc::new(service));
         let router = Routes::new(service).into_axum_router();
         let server = Server::builder().add_routes(Routes::from(router));
         let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(far)]);

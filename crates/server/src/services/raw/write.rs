@@ -8,7 +8,8 @@ use bytes::Bytes;
 use proto::kvrpcpb;
 use proto::tikvpb::batch_commands_response::response::Cmd;
 use store::{
-    Proposal, RegionError, RegionView, ReplyTo, RequestHeader, ShardInput, WriteResult, Writes,
+    Proposal, ReadFrom, RegionError, RegionView, ReplyTo, RequestHeader, ShardInput, WriteResult,
+    Writes,
 };
 use tokio::sync::oneshot;
 use tonic::Status;
@@ -21,7 +22,7 @@ use crate::store_handle::reply_into;
 
 /// Writes of a stream's message are joined up to so many bytes, so that a proposal stays far below
 /// the largest entry.
-const GROUP_BYTES_MAX: usize = 1 << 20;
+pub(in crate::services) const GROUP_BYTES_MAX: usize = 1 << 20;
 const _: () = assert!(2 * GROUP_BYTES_MAX <= RAFT_ENTRY_SIZE_MAX);
 
 /// A write whose keys were not yet compared with any region.
@@ -144,6 +145,7 @@ impl RawService {
         request: kvrpcpb::RawCasRequest,
     ) -> Result<kvrpcpb::RawCasResponse, Refusal> {
         let target = self.target(request.context.as_ref())?;
+        let target = Target { from: ReadFrom::Leader, ..target };
         let cf = self.api().raw_cf(&request.cf)?;
         let latched = self.api().region_key(&request.key);
         let command = CompareAndSwap {
@@ -155,6 +157,7 @@ impl RawService {
             delete: request.delete,
         };
         let _latch = self.store.latch([&latched[..]]).await;
+        self.store.settled(target.header.region_id).await;
         // What is read is good in this term only: another leader might write in between.
         let term = self.store.views().route(&target.header)?.term;
         let swapped = self.read(&target, move |view| view.compare_and_swap(command)).await?;
@@ -189,6 +192,7 @@ impl RawService {
 
     async fn write_now(&self, write: &Write) -> Result<(), Refusal> {
         let header = &write.target.header;
+        self.store.settled(header.region_id).await;
         let view = self.store.views().route(header)?;
         let Some(writes) = encode(&view, &write.mutations)? else { return Ok(()) };
         Ok(self.store.write(header, writes).await?)
@@ -241,12 +245,12 @@ fn check_keys(view: &RegionView, mutations: &[Mutation]) -> Result<(), RegionErr
 }
 
 /// Bytes in a proposal, a little generous.
-fn encoded_size(mutations: &[Mutation]) -> usize {
+pub(in crate::services) fn encoded_size(mutations: &[Mutation]) -> usize {
     const FRAMING: usize = 24;
     mutations.iter().map(|mutation| mutation.byte_size() + FRAMING).sum()
 }
 
-fn add(writes: &mut Writes, mutation: &Mutation) {
+pub(in crate::services) fn add(writes: &mut Writes, mutation: &Mutation) {
     match mutation {
         Mutation::Put { cf, key, value } => writes.put(*cf, key, value),
         Mutation::Delete { cf, key } => writes.delete(*cf, key),

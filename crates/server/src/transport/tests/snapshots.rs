@@ -16,7 +16,13 @@ const KEY: SnapshotKey = SnapshotKey { region: RegionId(2), index: POS.index, te
 
 fn region() -> Region {
     let epoch = Epoch { conf_ver: 1, version: 1 };
-    Region { id: RegionId(2), range: KeyRange::all(), epoch, peers: vec![peer_on(1), peer_on(2)] }
+    Region {
+        id: RegionId(2),
+        range: KeyRange::all(),
+        epoch,
+        flashback: None,
+        peers: vec![peer_on(1), peer_on(2)],
+    }
 }
 
 /// An engine with so many rows of a MiB.
@@ -36,6 +42,7 @@ fn engine(rows: u8) -> MemoryEngine {
 fn build(site: &Site, engine: &dyn Engine, to: u64) -> (SnapshotFiles, RaftMessage) {
     let job = BuildSnapshot {
         region: Arc::new(region()),
+        absorbed: Arc::default(),
         to: peer_on(to).id,
         pos: POS,
         conf: ConfState::of_voters([peer_on(1).id, peer_on(2).id]),
@@ -142,6 +149,26 @@ async fn a_receiver_that_goes_away_did_not_get_it() {
     until("nothing of it stays", || files(&two).is_empty()).await;
     assert!(two.inbox.seen.borrow().messages.is_empty());
     assert_eq!(one.inbox.seen.borrow().sent.len(), 1);
+}
+
+/// The files are read once more, not made once more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_that_was_cut_off_begins_again() {
+    let addresses = Addresses::default();
+    let snapshot = SnapshotLimits { bytes_per_second: 2 << 20, ..SnapshotLimits::default() };
+    let one = Site::with(1, CLUSTER, &addresses, Limits { snapshot, ..Limits::default() });
+    let two = Site::new(2, &addresses);
+    let (server, next) = (two.serve().await, two.serve().await);
+    addresses.set(2, server.address);
+    let (_, message) = build(&one, &engine(4), 2);
+    one.send([message]);
+    until("it has begun", || two.counters().snapshot_bytes.get() > 0).await;
+    addresses.set(2, next.address);
+    drop(server);
+    assert_eq!(one.inbox.wait_sent(1).await, [(peer_on(2).id, true)]);
+    assert_eq!(two.snapshots.received().unwrap(), [KEY]);
+    assert_eq!(files(&one), [""; 0]);
+    assert_eq!(one.counters().snapshots_lost.get(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

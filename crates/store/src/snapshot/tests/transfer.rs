@@ -15,7 +15,8 @@ fn made_up() -> (raft::Snapshot, Vec<u8>) {
         checksum: crc32fast::hash(bytes),
     };
     let files = vec![file(Cf::Default, &a), file(Cf::Write, &b)];
-    let data = SnapshotData { region: region(2, "b", "y"), files }.encode();
+    let data =
+        SnapshotData { region: region(2, "b", "y"), absorbed: Default::default(), files }.encode();
     (raft::Snapshot { pos: POS, conf: ConfState::default(), data }, [a, b].concat())
 }
 
@@ -169,7 +170,7 @@ fn data_that_makes_no_sense_is_refused() {
             ..Default::default()
         };
         let data = proto::raft_serverpb::RaftSnapshotData {
-            region: Some(crate::states::region_to_proto(&good.region)),
+            region: Some(proto::region_to_proto(&good.region)),
             version: 2,
             file_size: total,
             meta: Some(meta),
@@ -294,6 +295,7 @@ fn a_peer_waits_for_one_snapshot_at_a_time() {
         let region = region(2, "b", "y");
         let build = |to, index| BuildSnapshot {
             region: Arc::new(region.clone()),
+            absorbed: Arc::default(),
             to: PeerId(to),
             pos: LogPos { index, term: 6 },
             conf: ConfState::default(),

@@ -169,9 +169,6 @@ async fn calls_and_services_that_are_not_served_say_so() {
     let mut client = node.client().await;
     let status = client.kv_gc(kvrpcpb::GcRequest::default()).await.expect_err("not served");
     assert_eq!(status.code(), Code::Unimplemented);
-    let request = kvrpcpb::SplitRegionRequest::default();
-    let status = client.split_region(request).await.expect_err("not served");
-    assert_eq!(status.code(), Code::Unimplemented);
     // Nor is a whole service that nobody added.
     let mut placement = PdClient::new(node.channel().await);
     let request = proto::pdpb::GetMembersRequest::default();

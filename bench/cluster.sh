@@ -1,0 +1,157 @@
+# Three nodes beside one, and a large region that moves. Sourced by scripts/bench.sh.
+
+readonly cluster_clients=64
+readonly cluster_ops=100000
+readonly moved_rows=1000000
+readonly small_rows=100000
+
+cluster() {
+    printf '%-58s %12s %12s\n' "what is to be reached" target here
+    three_beside_one
+    large_region_moves
+}
+
+# `start_node NAME [JOIN]`: returns when it serves; its process id and address go into `pids` and `addresses`.
+declare -A pids addresses
+start_node() {
+    local name=$1
+    launch_pontoon "$work/$name" "$(free_port)" ${2:+--join "$2"} --config "$work/config"
+    pids[$name]=$server_pid
+    addresses[$name]=$server_address
+    all_pids+=("$server_pid")
+    until grep -q ready "$work/$name.ready"; do
+        kill -0 "$server_pid" || fail "the node did not start: see $work/$name.log"
+        sleep 0.1
+    done
+}
+
+# `stop_nodes NAME...`
+stop_nodes() {
+    local name
+    for name in "$@"; do
+        kill -TERM "${pids[$name]}"
+        wait "${pids[$name]}" 2>/dev/null || true
+        rm -rf "${work:?}/$name"
+    done
+    server_pid=
+}
+
+# `ctl ADDRESS ARGS...`
+ctl() {
+    "$PONTOON" ctl --addr "$1" --timeout 600 "${@:2}" || fail "pontoon ctl ${*:2} failed"
+}
+
+# Until every region has three voters, and so has the placement driver's own.
+wait_for_replicas() {
+    local address=$1 deadline=$((SECONDS + 600))
+    until "$PONTOON" ctl --addr "$address" --json regions 2>/dev/null |
+        python3 -c 'import json, sys
+regions = json.load(sys.stdin)["regions"]
+whole = lambda region: len(region["peers"]) == 3 and not any(p.get("is_learner") for p in region["peers"])
+sys.exit(0 if regions and all(map(whole, regions)) else 1)'; do
+        ((SECONDS < deadline)) || fail "the replicas do not come"
+        sleep 0.2
+    done
+}
+
+# `put_row ADDRESS PIDS OPERATIONS`: operations per CPU second of the servers, and the p99 in ms.
+put_row() {
+    "$kvbench" -kind raw -addr "$1" -op put -clients "$cluster_clients" -ops "$3" \
+        -keys "$small_rows" -pids "$2" -tsv | awk -F'\t' '{ print $10, $8 }'
+}
+
+three_beside_one() {
+    local three one ones=() threes=() ones_late=() threes_late=() i
+    : >"$work/config"
+    start_node one
+    start_node first
+    start_node second "${addresses[first]}"
+    start_node third "${addresses[first]}"
+    wait_for_replicas "${addresses[first]}"
+    three=${pids[first]},${pids[second]},${pids[third]}
+    for i in 1 2 3; do
+        read -r -a one < <(put_row "${addresses[one]}" "${pids[one]}" "$cluster_ops")
+        ones+=("${one[0]}")
+        ones_late+=("${one[1]}")
+        read -r -a one < <(put_row "${addresses[first]}" "$three" "$cluster_ops")
+        threes+=("${one[0]}")
+        threes_late+=("${one[1]}")
+    done
+    stop_nodes one first second third
+    figure "puts per CPU second of three nodes, of one node's" at-least 40 " %" \
+        "$(percent "$(median "${threes[@]}")" "$(median "${ones[@]}")")"
+    figure "p99 of three nodes, of one node's" at-most 300 " %" \
+        "$(percent "$(median "${threes_late[@]}")" "$(median "${ones_late[@]}")")"
+}
+
+percent() { awk -v part="$1" -v whole="$2" 'BEGIN { printf "%.0f", 100 * part / whole }'; }
+
+# A region of a gibibyte moves to a fourth node while a small one is written.
+large_region_moves() {
+    local before peaks during region store others name
+    # One region of a gibibyte: it is not to be cut meanwhile, for size or for load.
+    cat >"$work/config" <<'TOML'
+[coprocessor]
+region-max-size = "8GiB"
+region-split-size = "6GiB"
+[split]
+qps-threshold = 0
+byte-threshold = "0"
+TOML
+    for name in first second third; do
+        start_node "$name" ${addresses[first]+"$([[ $name == first ]] || echo "${addresses[first]}")"}
+    done
+    wait_for_replicas "${addresses[first]}"
+    say "bench: loading a gibibyte"
+    "$PONTOON" bench raw load --addr "${addresses[first]}" --keys "$moved_rows" --batch 100 \
+        --value-size 1050 --clients 4 --json >/dev/null 2>&1 || fail "the load failed"
+    region=$(ctl "${addresses[first]}" --json regions |
+        python3 -c 'import json, sys; print(json.load(sys.stdin)["regions"][-1]["id"])')
+    ctl "${addresses[first]}" split "$region" "kvbench:$(printf %012d "$small_rows")" >/dev/null
+    start_node fourth "${addresses[first]}"
+    store=$(ctl "${addresses[first]}" --json stores |
+        python3 -c 'import json, sys; print(max(s["store"]["id"] for s in json.load(sys.stdin)["stores"]))')
+    others=${pids[first]},${pids[second]},${pids[third]}
+    read -r -a before < <(put_row "${addresses[first]}" "$others" "$cluster_ops")
+    watch_memory "$work/peaks" "${pids[first]}" "${pids[second]}" "${pids[third]}" "${pids[fourth]}" &
+    local watcher=$!
+    all_pids+=("$watcher")
+    ctl "${addresses[first]}" add-peer "$region" "$store" >"$work/moved" &
+    local mover=$!
+    : >"$work/during"
+    while kill -0 "$mover" 2>/dev/null; do
+        put_row "${addresses[first]}" "$others" $((cluster_ops / 4)) >>"$work/during"
+    done
+    wait "$mover" || fail "the region did not move: $(<"$work/moved")"
+    kill "$watcher"
+    wait "$watcher" 2>/dev/null || true
+    during=$(awk '{ print $2 }' "$work/during" | sort -g | tail -n 1)
+    peaks=$(sort -g "$work/peaks" | tail -n 1)
+    stop_nodes first second third fourth
+    figure "memory that the move of 1 GiB takes, of any node" at-most 64 " MiB" "$peaks"
+    figure "p99 of another region's puts meanwhile, of before" at-most 300 " %" \
+        "$(percent "$during" "${before[1]}")"
+}
+
+# `watch_memory FILE PID...`: until it is ended; the most that each has grown by, in MiB, goes into FILE.
+watch_memory() {
+    local file=$1 pid now most=()
+    shift
+    local -A first peak
+    for pid in "$@"; do
+        first[$pid]=$(resident "$pid")
+        peak[$pid]=0
+    done
+    while :; do
+        for pid in "$@"; do
+            now=$(($(resident "$pid") - first[$pid]))
+            ((now <= peak[$pid])) || peak[$pid]=$now
+        done
+        most=("${peak[@]}")
+        printf '%s\n' "${most[@]}" >"$file.new"
+        mv "$file.new" "$file"
+        sleep 0.1
+    done
+}
+
+resident() { awk '/^VmRSS:/ { printf "%.0f\n", $2 / 1024 }' "/proc/$1/status"; }

@@ -1,0 +1,173 @@
+//! The rules of `storage`, `store` and `placement` by name, so that a test can break one and see
+//! that the checks find it.
+//!
+//! Where a rule is kept the code asks [`keep`]. That is always true, and costs nothing, but in
+//! builds with the feature `mutations`: there a thread can be told to break one rule
+//! (`break_rule`). Nobody should ever ship such a build. (The rules of `raft` are in that crate.)
+
+/// A rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rule {
+    /// What a message promises is synced before it leaves.
+    SyncBeforeAcknowledging,
+    /// Nothing leaves the log before the engine was synced past it (W1).
+    SyncBeforeLogShrinks,
+    /// Steps of a replica's life are synced before the next one (W3).
+    SyncLifeSteps,
+    /// An entry's data and the applied index are in one batch.
+    StateWithData,
+    /// A snapshot replaces what was there.
+    ClearBeforeIngest,
+    /// Files that arrive have the checksum that was promised.
+    CheckReceivedFiles,
+    /// A lease runs from the begin of its round.
+    RoundBeginsOnce,
+    /// A lease is shorter than an election timeout.
+    LeaseEndsBeforeTimeout,
+    /// Nobody reads under a lease while a split is on its way.
+    SplitFencesReads,
+    /// Writes are void when the range changed since they were proposed.
+    WritesOfThisRange,
+    /// A split is void when the region changed since it was proposed.
+    SplitOfThisEpoch,
+    /// A change of members is void when they changed since it was proposed.
+    ChangeOfThisEpoch,
+    /// A replica that left is remembered over a restart.
+    TombstoneStays,
+    /// The vote of a replica without keys is saved.
+    VoteWithoutKeys,
+    /// A snapshot is taken when all that is applied is written.
+    SnapshotBetweenBatches,
+    /// A read waits until its index is applied.
+    ReadWhenApplied,
+    /// A new leader reads when an entry of its term is applied.
+    ReadInOwnTerm,
+    /// A reader looks again after it took its data.
+    SecondLook,
+    /// A proposal is answered by its own entry, not by one in its place.
+    AnswerOwnTerm,
+    /// What was computed in one term is not written in another.
+    OnlyInTerm,
+    /// Proposals are checked again if the range changed in the same turn.
+    CheckAgainWhenProposing,
+    /// A snapshot whose keys belong to another region is not taken.
+    SnapshotIntoFreeKeys,
+    /// A snapshot that was being installed goes on after a restart.
+    ResumeInstall,
+    /// Nothing is written behind a snapshot before it is installed.
+    HoldWhileInstalling,
+    /// A split that is applied again does not bring back what left.
+    OldSplitsMakeNothing,
+    /// The commit index after a restart is the larger of log's and engine's.
+    CommitFromEngine,
+    /// The log of a region that was just born is begun at the next start.
+    BeginLogAfterSplit,
+    /// A new placement driver gives out timestamps above the saved bound.
+    StampsAboveBound,
+    /// A new placement driver gives out ids above the saved one.
+    IdsAboveSaved,
+    /// A report that is older than what is known is refused.
+    StaleReports,
+    /// Nobody reads under a lease while a merge is on its way.
+    MergeFencesReads,
+    /// What a leader has not synced it may lose: it counts among those who merge.
+    MergeCountsLeader,
+    /// A region that merges keeps the end of its log.
+    MergeKeepsLog,
+    /// A merge is void when the source changed since it was proposed.
+    MergeOfThisEpoch,
+    /// Nobody is taken over when the target changed since the source named it.
+    TakeOverOfThisEpoch,
+    /// A source ends with the entry that began this merge, not an earlier one that was off.
+    EndOfThisMerge,
+    /// A source is taken over when its whole log is applied.
+    CatchUpBeforeMerge,
+    /// A merge is called off by an entry that names it.
+    RollbackOfThisMerge,
+    /// A merge is off when its target is known not to have done it.
+    ProofBeforeRollback,
+    /// No snapshot is made of a region that merges.
+    NoSnapshotWhileMerging,
+    /// A change of members is told when the engine is synced behind it.
+    SyncBeforeMembersAreTold,
+    /// A store that is silent wakes the groups that sleep with it.
+    SilenceWakes,
+    /// A store that was started anew wakes the groups that sleep with it.
+    RestartWakes,
+    /// Who waits for a merge does not sleep.
+    MergeKeepsAwake,
+}
+
+#[cfg(feature = "mutations")]
+impl Rule {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::SyncBeforeAcknowledging,
+        Self::SyncBeforeLogShrinks,
+        Self::SyncLifeSteps,
+        Self::StateWithData,
+        Self::ClearBeforeIngest,
+        Self::CheckReceivedFiles,
+        Self::RoundBeginsOnce,
+        Self::LeaseEndsBeforeTimeout,
+        Self::SplitFencesReads,
+        Self::WritesOfThisRange,
+        Self::SplitOfThisEpoch,
+        Self::ChangeOfThisEpoch,
+        Self::TombstoneStays,
+        Self::VoteWithoutKeys,
+        Self::SnapshotBetweenBatches,
+        Self::ReadWhenApplied,
+        Self::ReadInOwnTerm,
+        Self::SecondLook,
+        Self::AnswerOwnTerm,
+        Self::OnlyInTerm,
+        Self::CheckAgainWhenProposing,
+        Self::SnapshotIntoFreeKeys,
+        Self::ResumeInstall,
+        Self::HoldWhileInstalling,
+        Self::OldSplitsMakeNothing,
+        Self::CommitFromEngine,
+        Self::BeginLogAfterSplit,
+        Self::StampsAboveBound,
+        Self::IdsAboveSaved,
+        Self::StaleReports,
+        Self::MergeFencesReads,
+        Self::MergeCountsLeader,
+        Self::MergeKeepsLog,
+        Self::MergeOfThisEpoch,
+        Self::TakeOverOfThisEpoch,
+        Self::EndOfThisMerge,
+        Self::CatchUpBeforeMerge,
+        Self::RollbackOfThisMerge,
+        Self::ProofBeforeRollback,
+        Self::NoSnapshotWhileMerging,
+        Self::SyncBeforeMembersAreTold,
+        Self::SilenceWakes,
+        Self::RestartWakes,
+        Self::MergeKeepsAwake,
+    ];
+}
+
+#[cfg(feature = "mutations")]
+thread_local! {
+    static BROKEN: std::cell::Cell<Option<Rule>> = const { std::cell::Cell::new(None) };
+}
+
+/// Whether `rule` is kept.
+#[cfg(not(feature = "mutations"))]
+pub const fn keep(_rule: Rule) -> bool {
+    true
+}
+
+/// Whether `rule` is kept.
+#[cfg(feature = "mutations")]
+pub fn keep(rule: Rule) -> bool {
+    BROKEN.get() != Some(rule)
+}
+
+/// From now on this thread breaks this rule, or none.
+#[cfg(feature = "mutations")]
+pub fn break_rule(rule: Option<Rule>) {
+    BROKEN.set(rule);
+}

@@ -1,0 +1,243 @@
+//! What must hold after every step.
+//!
+//! After each turn of a shard: one leader a term; nobody has a lease of an earlier term, or one on
+//! keys that were cut off, when it is elected. After some turns: no key has two leases; views and
+//! range map name the same regions, none of which overlap.
+//!
+//! When entries go to an applier: a position of the log holds one entry on all stores (log
+//! matching, state machine safety).
+//!
+//! After turns of an applier and at each start: descriptor and data are what the log says at the
+//! applied index (`model` executes it), and the same on every store that ever stood there: running,
+//! restarted, after a power loss, from a snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, Term};
+use prost::Message;
+use proto::raft_serverpb;
+use storage::engine::{Cf, Engine, IterOptions};
+use storage::keys;
+use store::{ApplyInput, ApplyOutbox, LocalState, Milestone, Outbox, Recovered, RegionView};
+
+use super::event::Slot;
+use super::model::{Model, hash_descriptor, hash_pair};
+use super::process::{Machine, Node};
+use super::promises::Promises;
+
+/// Of so many turns of a shard one has its leases compared with everybody's.
+const LEASE_TURNS: u64 = 8;
+
+#[derive(Default)]
+pub(crate) struct Checks {
+    /// States at one index in so many are compared.
+    every: u64,
+    turns: u64,
+    leaders: BTreeMap<(RegionId, Term), PeerId>,
+    entries: BTreeMap<RegionId, BTreeMap<Index, u64>>,
+    states: BTreeMap<(RegionId, Index), (u64, Slot)>,
+    model: Model,
+    pub(crate) promises: Promises,
+    pub(crate) states_compared: u64,
+    pub(crate) leases_compared: u64,
+}
+
+/// A number for some bytes. Not for strangers.
+pub(crate) fn mix(hash: u64, bytes: &[u8]) -> u64 {
+    let mut hash = hash ^ bytes.len() as u64;
+    for chunk in bytes.chunks(8) {
+        let mut word = [0; 8];
+        word[..chunk.len()].copy_from_slice(chunk);
+        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^= hash >> 29;
+    }
+    hash
+}
+
+fn hash_entry(entry: &Entry) -> u64 {
+    mix(entry.term ^ ((entry.kind as u64) << 60), &entry.data)
+}
+
+/// Somebody was elected: nobody reads these keys under a lease of an earlier term, nor under that
+/// of a region that they were a part of.
+fn check_no_lease(now: Instant, elected: &RegionView, nodes: &[Node]) {
+    let (region, term) = (&elected.region, elected.term);
+    for (slot, node) in nodes.iter().enumerate() {
+        let Some(views) = node.views() else { continue };
+        let local = node.clock.local(now);
+        for held in views.all().into_iter().filter(|held| held.has_lease(local)) {
+            let same = held.region.id == region.id && held.term < term;
+            let system = held.region.id.is_system() || region.id.is_system();
+            // Whoever was cut off or taken over has a higher version; who lags behind a merge
+            // may be elected, and reads nothing.
+            let older = held.region.epoch.version < region.epoch.version;
+            let other = held.region.id != region.id && !system && older;
+            let meets = same || (other && held.region.range.overlaps(&region.range));
+            assert!(
+                !meets,
+                "a lease ends before the next leader: {elected:?}, node {slot} {held:?}"
+            );
+        }
+    }
+}
+
+impl Checks {
+    pub(crate) fn new(thorough: bool) -> Self {
+        Self { every: if thorough { 2 } else { 16 }, ..Self::default() }
+    }
+
+    /// A shard has taken its turn.
+    pub(crate) fn after_shard(&mut self, now: Instant, slot: Slot, nodes: &[Node], out: &Outbox) {
+        for input in &out.apply {
+            if let ApplyInput::Apply(task) = input {
+                if !self.model.knows(task.region_id)
+                    && let Some(view) = nodes[slot].views().and_then(|v| v.get(task.region_id))
+                {
+                    self.model.first(&view.region);
+                }
+                self.committed(slot, task.region_id, &task.entries);
+            }
+        }
+        let Some(views) = nodes[slot].views() else { return };
+        let all = views.all();
+        for view in all.iter().filter(|view| view.is_leader()) {
+            let (region, term) = (view.region.id, view.term);
+            if !self.leaders.contains_key(&(region, term)) {
+                check_no_lease(now, view, nodes);
+            }
+            let leader = self.leaders.entry((region, term)).or_insert(view.peer.id);
+            assert_eq!(*leader, view.peer.id, "one leader a term: region {region} term {term}");
+        }
+        self.turns += 1;
+        if !self.turns.is_multiple_of(LEASE_TURNS) {
+            return;
+        }
+        let ranges = views.ranges();
+        for view in &all {
+            let known = view.region.id.is_system()
+                || ranges.iter().any(|(id, r)| *id == view.region.id && *r == view.region.range);
+            assert!(known, "range map: {:?} on node {slot} is not in {ranges:?}", view.region);
+        }
+        let local = nodes[slot].clock.local(now);
+        for view in all.iter().filter(|view| view.has_lease(local)) {
+            self.leases_compared += 1;
+            let others = nodes.iter().enumerate().filter(|(other, _)| *other != slot);
+            for (other, node) in others {
+                let Some(views) = node.views() else { continue };
+                let theirs = node.clock.local(now);
+                for held in views.all() {
+                    let system = held.region.id.is_system() == view.region.id.is_system();
+                    let meet = system && held.region.range.overlaps(&view.region.range);
+                    assert!(
+                        !meet || !held.has_lease(theirs),
+                        "one lease a key: node {slot} {view:?} and node {other} {held:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn committed(&mut self, slot: Slot, region: RegionId, entries: &[Entry]) {
+        let known = self.entries.entry(region).or_default();
+        for entry in entries {
+            self.model.commit(region, entry);
+            let hash = hash_entry(entry);
+            let first = known.entry(entry.index).or_insert(hash);
+            assert_eq!(
+                *first, hash,
+                "one entry a position: region {region} index {} on node {slot}",
+                entry.index
+            );
+        }
+    }
+
+    /// An applier has taken its turn.
+    pub(crate) fn after_applier(&mut self, slot: Slot, node: &Node, out: &ApplyOutbox) {
+        self.promises.after_applier(node, out);
+        let machine = &node.machine;
+        let mut seen = BTreeSet::new();
+        for applied in out.applied.iter().rev() {
+            let id = applied.region_id;
+            if !seen.insert(id) || matches!(applied.milestone, Some(Milestone::Destroyed(_))) {
+                continue;
+            }
+            let special = applied.region.is_some() || applied.milestone.is_some();
+            if special || applied.index.is_multiple_of(self.every) {
+                self.compare(slot, machine, id);
+            }
+        }
+    }
+
+    /// A store starts.
+    pub(crate) fn recovered(&mut self, slot: Slot, machine: &Machine, recovered: &Recovered) {
+        for birth in recovered.births.iter().filter(|b| takes_part(b.local)) {
+            self.compare(slot, machine, birth.region.id);
+        }
+    }
+
+    /// What the store holds of a region, at the index where it stands.
+    fn compare(&mut self, slot: Slot, machine: &Machine, id: RegionId) {
+        let Some((region, applied)) = region_on_disk(machine, id) else { return };
+        let hash = hash_region(machine, &region);
+        self.states_compared += 1;
+        if let Some(expected) = self.model.state(id, applied) {
+            assert_eq!(
+                hash, expected,
+                "what the log says: region {id} at {applied} on node {slot}: {region:?}"
+            );
+        }
+        let (first, by) = self.states.entry((id, applied)).or_insert((hash, slot));
+        assert_eq!(
+            *first, hash,
+            "the same data at the same index: region {id} at {applied}, nodes {by} and {slot}: \
+             {region:?}"
+        );
+    }
+
+    /// Regions that were taken over.
+    pub(crate) fn merges(&self) -> u64 {
+        self.model.merges
+    }
+
+    /// The largest index that any store applied of a region.
+    pub(crate) fn last_committed(&self, region: RegionId) -> Index {
+        let entries = self.entries.get(&region).and_then(|entries| entries.last_key_value());
+        entries.map_or(0, |(index, _)| *index)
+    }
+}
+
+fn takes_part(local: LocalState) -> bool {
+    matches!(local, LocalState::Normal | LocalState::Merging)
+}
+
+/// The descriptor and the applied index of a region that takes part.
+pub(crate) fn region_on_disk(machine: &Machine, id: RegionId) -> Option<(Region, Index)> {
+    let get = |key: &[u8]| machine.engine.get(Cf::Raft, key).expect("readable");
+    let local = get(&keys::region_state_key(id))?;
+    let local = raft_serverpb::RegionLocalState::decode(local).expect("sound");
+    let states = [raft_serverpb::PeerState::Normal, raft_serverpb::PeerState::Merging];
+    if !states.contains(&local.state()) {
+        return None;
+    }
+    let region = proto::region_from_proto(local.region.as_ref()?);
+    let apply = raft_serverpb::RaftApplyState::decode(get(&keys::apply_state_key(id))?);
+    Some((region, apply.expect("sound").applied_index))
+}
+
+/// A number for the descriptor and the data of a region, as the model reckons it.
+pub(crate) fn hash_region(machine: &Machine, region: &Region) -> u64 {
+    let mut sum = hash_descriptor(region);
+    let (start, end) = keys::data_range(region.id, &region.range);
+    let snapshot = machine.engine.snapshot();
+    for cf in Cf::DATA {
+        let options = IterOptions::within(KeyRange::new(start.clone(), end.clone()));
+        let mut cursor = snapshot.iter(cf, options).expect("readable");
+        let mut valid = cursor.seek_to_first().expect("readable");
+        while valid {
+            let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
+            sum = sum.wrapping_add(hash_pair(cf.name(), key, cursor.value()));
+            valid = cursor.next().expect("readable");
+        }
+    }
+    sum
+}
