@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use proto::pdpb::pd_client::PdClient;
 use proto::{kvrpcpb, metapb, pdpb};
 
+use crate::metrics::counter;
 use crate::server::{Server, Store, refused_on};
 
 /// What a cluster has to do is done within this time, on a busy machine too.
@@ -85,17 +86,6 @@ async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
         assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         looks.tick().await;
     }
-}
-
-/// A counter of those that a node shows under `/metrics`.
-async fn counter(server: &Server, name: &str) -> u64 {
-    let mut stream = tokio::net::TcpStream::connect(server.address()).await.expect("it serves");
-    let request = "GET /metrics HTTP/1.0\r\n\r\n";
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("taken");
-    let mut text = String::new();
-    tokio::io::AsyncReadExt::read_to_string(&mut stream, &mut text).await.expect("answered");
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
 }
 
 /// The region of all keys, and how many of its replicas lag.
@@ -181,7 +171,7 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     let flags = ["--config", &config, "--join", first.address()];
     let second = Server::start(&data, &flags);
     until("the snapshot is refused", async || {
-        (counter(&first, "pontoon_snapshots_lost_total").await > 0).then_some(())
+        (counter(first.address(), "pontoon_snapshots_lost_total").await > 0).then_some(())
     })
     .await;
     let (region, _) = region_and_laggards(&first, store.cluster_id).await;
@@ -191,7 +181,7 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     let is_of_it = |name: &std::ffi::OsString| name.to_string_lossy().starts_with(&prefix);
     assert_eq!(names.find(is_of_it), None, "nothing of it is left");
     // That of the placement driver's own region is small.
-    let before = counter(&second, "pontoon_snapshots_received_total").await;
+    let before = counter(second.address(), "pontoon_snapshots_received_total").await;
     let ours = region.peers.len();
     store.region = region;
     store.must_put(b"meanwhile", b"it").await;
@@ -201,7 +191,7 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     disk.grow("512m");
     let region = until("the data come", async || {
         let (region, laggards) = region_and_laggards(&first, store.cluster_id).await;
-        let received = counter(&second, "pontoon_snapshots_received_total").await;
+        let received = counter(second.address(), "pontoon_snapshots_received_total").await;
         (received > before && laggards == 0).then_some(region)
     })
     .await;

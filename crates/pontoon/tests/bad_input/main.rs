@@ -6,6 +6,8 @@
 
 mod connections;
 mod full_disk;
+#[path = "../metrics/mod.rs"]
+mod metrics;
 mod server;
 mod start;
 mod wire;

@@ -6,12 +6,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use client::ApiVersion;
-use pontoon::remote;
+use pontoon::remote::{self, http};
 use proto::tikvpb::tikv_client::TikvClient;
 use proto::{kvrpcpb, metapb};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::cluster::{Cluster, Placed};
+use crate::metrics::counter;
 use crate::{PATIENCE, Probes, check, probe};
 
 /// Writes of each writer while the follower is away.
@@ -55,8 +55,9 @@ async fn a_follower_that_was_away_has_everything_again() {
     let node = follower(&placed);
     cluster.kill(node);
     let (old, leader) = (placed.stores[node], &addresses[placed.leads_placement]);
-    let status = http(leader, &format!("DELETE /pd/api/v1/store/{old}?force=true")).await.0;
-    assert_eq!(status, 200);
+    let path = format!("/pd/api/v1/store/{old}?force=true");
+    let answer = http::request(leader, "DELETE", &path, None, PATIENCE).await.expect("it serves");
+    assert_eq!(answer.status, 200);
     let began = Instant::now();
     cluster.wipe(node, leader);
     let placed = cluster.wait_until_whole().await;
@@ -138,22 +139,4 @@ async fn replica_has(
     }
     assert!(!answer.not_found && answer.value == key.as_bytes(), "{key} was acknowledged");
     true
-}
-
-/// Asks the HTTP half of a node's port; returns the status and what follows.
-async fn http(address: &str, request: &str) -> (u16, String) {
-    let mut stream = tokio::net::TcpStream::connect(address).await.expect("it serves");
-    let head = format!("{request} HTTP/1.0\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.expect("it is taken");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.expect("it answers");
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    (status.unwrap_or_else(|| panic!("no status: {answer}")), answer)
-}
-
-/// A counter of those that a node shows under `/metrics`.
-async fn counter(address: &str, name: &str) -> u64 {
-    let (_, text) = http(address, "GET /metrics").await;
-    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    value.unwrap_or_else(|| panic!("no {name} in {text}")).parse().expect("a number")
 }

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 /// What a cluster has to do is done within this time, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Process {
     child: Child,

@@ -7,6 +7,8 @@
 
 mod away;
 mod cluster;
+#[path = "../metrics/mod.rs"]
+mod metrics;
 mod probe;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -23,7 +25,7 @@ use self::probe::{Answer, Route, Stop};
 const WRITERS: usize = 8;
 
 /// Whatever is away comes back within this time, or the test has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Between a restart and the next kill. A node that comes back votes for nobody for an election
 /// timeout, since it may have granted a lease: a kill within that time would be two at once.

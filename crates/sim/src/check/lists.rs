@@ -331,7 +331,8 @@ impl Points {
     }
 
     fn add_reads(&mut self, checker: &Checker<'_>) {
-        for (found, at) in checker.found.iter().zip(self.found.clone()) {
+        for (found, at) in checker.found.iter().zip(&self.found) {
+            let at = *at;
             if let Some(value) = found.values.last() {
                 let from = self.of[checker.writers[&(found.list, *value)].id].1;
                 self.graph.before(from, at, Why::Read);

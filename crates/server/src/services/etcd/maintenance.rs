@@ -67,7 +67,7 @@ impl Maintenance for Etcd {
             raft_applied_index: applied,
             raft_term: self.term(),
             errors,
-            is_learner: false,
+            is_learner: self.learns(self.desk.host().store().store_id()),
         }))
     }
 

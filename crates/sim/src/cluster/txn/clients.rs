@@ -293,7 +293,8 @@ impl Worker {
 
     async fn clear(&self, locks: Vec<LockInfo>) {
         for lock in locks {
-            if lock.lock_type() != kvrpcpb::Op::PessimisticLock {
+            // Reads pass by what changes nothing, and leave it there.
+            if matches!(lock.lock_type(), kvrpcpb::Op::Put | kvrpcpb::Op::Del) {
                 if let Ok(snapshot) = self.db.snapshot().await {
                     let _ = snapshot.get(&lock.key).await;
                 }
