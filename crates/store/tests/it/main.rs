@@ -1,5 +1,5 @@
-//! Whole stores in one thread, and several of them with a network in between: everything that a test
-//! does it does to them as production would.
+//! Whole stores in one thread, and several of them with a network in between: everything that a
+//! test does it does to them as production would.
 
 mod bootstrap;
 mod common;
@@ -7,6 +7,7 @@ mod consistency;
 mod credits;
 mod disorder;
 mod flashback;
+mod hibernation;
 mod leading;
 mod log_limits;
 mod members;
@@ -14,7 +15,6 @@ mod merges;
 mod one_store;
 mod reads;
 mod recovery;
-mod sleep;
 mod snapshots;
 mod split_check;
 mod splits;
