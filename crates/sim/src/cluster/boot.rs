@@ -139,6 +139,8 @@ impl World {
         self.checks.promises.recovered(store_id, &machine, &log.reader());
         let memory = self.plan.txn.map_or(0, |txn| txn.memory_bytes);
         let host = TxnHost::new(memory);
+        let machine = machine.with_garbage(host.garbage());
+        self.nodes[slot].machine = machine.clone();
         let mut core = Core::new(&machine, store_id, log, folder, config, host);
         self.checks.recovered(slot, &machine, &recovered);
         core.inbox.extend(recovered.births.iter().cloned().map(ShardInput::Create));
@@ -177,6 +179,8 @@ impl World {
         let life = self.nodes[slot].life;
         self.beat_after(slot, 50);
         self.queue.after(ms(1_000), Event::Timer(slot, life, Timer::DiskWatch));
+        self.past_later(slot);
+        self.gc_later(slot);
         if may_found {
             let decision = Box::new(FirstRegion::new(store_id));
             let event = BootEvent::Started { prepared: recovered.prepared.clone() };

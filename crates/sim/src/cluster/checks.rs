@@ -32,6 +32,7 @@ const LEASE_TURNS: u64 = 8;
 pub(crate) struct Checks {
     /// States at one index in so many are compared.
     every: u64,
+    collects: bool,
     turns: u64,
     leaders: BTreeMap<(RegionId, Term), PeerId>,
     entries: BTreeMap<RegionId, BTreeMap<Index, u64>>,
@@ -82,8 +83,10 @@ fn check_no_lease(now: Instant, elected: &RegionView, nodes: &[Node]) {
 }
 
 impl Checks {
-    pub(crate) fn new(thorough: bool) -> Self {
-        Self { every: if thorough { 2 } else { 16 }, ..Self::default() }
+    /// `collects`: each store drops old versions of transactions in its own time.
+    pub(crate) fn new(thorough: bool, collects: bool) -> Self {
+        let model = Model::new(collects);
+        Self { every: if thorough { 2 } else { 16 }, collects, model, ..Self::default() }
     }
 
     /// A shard has taken its turn.
@@ -178,7 +181,7 @@ impl Checks {
     /// What the store holds of a region, at the index where it stands.
     fn compare(&mut self, slot: Slot, machine: &Machine, id: RegionId) {
         let Some((region, applied)) = region_on_disk(machine, id) else { return };
-        let hash = hash_region(machine, &region);
+        let hash = hash_region(machine, &region, self.collects);
         self.states_compared += 1;
         if let Some(expected) = self.model.state(id, applied) {
             assert_eq!(
@@ -225,7 +228,7 @@ pub(crate) fn region_on_disk(machine: &Machine, id: RegionId) -> Option<(Region,
 }
 
 /// A number for the descriptor and the data of a region, as the model reckons it.
-pub(crate) fn hash_region(machine: &Machine, region: &Region) -> u64 {
+pub(crate) fn hash_region(machine: &Machine, region: &Region, collects: bool) -> u64 {
     let mut sum = hash_descriptor(region);
     let (start, end) = keys::data_range(region.id, &region.range);
     let snapshot = machine.engine.snapshot();
@@ -235,7 +238,7 @@ pub(crate) fn hash_region(machine: &Machine, region: &Region) -> u64 {
         let mut valid = cursor.seek_to_first().expect("readable");
         while valid {
             let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
-            sum = sum.wrapping_add(hash_pair(cf.name(), key, cursor.value()));
+            sum = sum.wrapping_add(hash_pair(collects, cf.name(), key, cursor.value()));
             valid = cursor.next().expect("readable");
         }
     }

@@ -6,7 +6,9 @@ use client::{PlacementReply, PlacementRequest, StoreReply, StoreRequest};
 use placement::Order;
 use proto::pdpb;
 use store::snapshot::SnapshotReader;
-use store::{RaftMessage, ReadFrom, RegionError, RequestHeader, SnapshotCredit, StoreAlive};
+use store::{
+    LeaderClaim, RaftMessage, ReadFrom, RegionError, RequestHeader, SnapshotCredit, StoreAlive,
+};
 use txn::latches::CommandId;
 use txn::waiting::WaitFor;
 use txn::{DeadlockFound, KeyError};
@@ -53,6 +55,12 @@ pub(crate) enum Timer {
     Lines,
     /// Ask once more what was read under earlier leaders.
     MaxTs(RegionId),
+    /// Followers are to know more of the past.
+    Past,
+    /// What may be collected?
+    SafePoint,
+    /// Something is collected.
+    Sweep,
 }
 
 /// Who calls.
@@ -117,6 +125,10 @@ pub(crate) enum Request {
     Alive,
     Timestamps(u32),
     AllocId,
+    /// Below which nobody reads any more.
+    SafePoint,
+    /// From now on below this one.
+    MoveSafePoint(TimeStamp),
     GetRegion(Bytes),
     IsBootstrapped,
     Bootstrap(Box<pdpb::BootstrapRequest>),
@@ -131,6 +143,8 @@ pub(crate) enum Request {
     Driver(Box<PlacementRequest>),
     /// A replica is about to read.
     Announce(Box<Announcement>),
+    /// Leaders say of themselves that they lead.
+    Claims(Vec<LeaderClaim>),
 }
 
 /// What a client does with keys and values.
@@ -162,6 +176,8 @@ pub(crate) enum Reply {
     Driver(Box<PlacementReply>),
     /// The read is known, unless a lock is in its way.
     Announced(Option<Box<KeyError>>),
+    /// The claims about these regions are true.
+    Agreed(Vec<RegionId>),
 }
 
 /// What a client gets.
@@ -196,4 +212,10 @@ pub(crate) enum Purpose {
     Announced(Box<TxnReading>),
     /// What was read under earlier leaders of this region.
     MaxTs(RegionId),
+    /// What may be collected.
+    SafePoint,
+    /// A timestamp up to which followers shall know everything.
+    PastTs,
+    /// Whether the claims of this round are true, as a store sees it.
+    Claimed(u64, StoreId),
 }

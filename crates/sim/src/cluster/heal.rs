@@ -15,6 +15,8 @@ use store::RegionView;
 use super::boot::Boot;
 use super::checks::{hash_region, region_on_disk};
 use super::event::{Event, Slot};
+use super::process::Machine;
+use super::txn::hash_live;
 use super::world::{World, ms};
 
 /// All must be well so long after the last fault. Replacing a store that is gone takes most of it.
@@ -206,16 +208,26 @@ impl World {
             Err(reason) => panic!("liveness: it does not stay well: {reason}"),
         };
         self.totals.regions = led.len() as u64;
+        let collects = self.plan.txn.is_some_and(|plan| plan.collects());
+        let safe_point = collects.then(|| self.last_safe_point());
         for (id, (slot, view)) in &led {
-            let expected = hash_region(&self.nodes[*slot].machine, &view.region);
+            let hash_all = |machine: &Machine| {
+                let (region, collects) = (&view.region, safe_point.is_some());
+                let live = safe_point.map(|ts| hash_live(machine, region, ts));
+                (hash_region(machine, region, collects), live)
+            };
+            let expected = hash_all(&self.nodes[*slot].machine);
             for peer in &view.region.peers {
                 let at = self.stores[&peer.store_id];
                 let machine = &self.nodes[at].machine;
                 let found = region_on_disk(machine, *id);
                 let region = found.as_ref().map(|(region, _)| region);
                 assert_eq!(region, Some(&*view.region), "equal replicas: region {id} on node {at}");
-                let hash = hash_region(machine, &view.region);
-                assert_eq!(hash, expected, "equal replicas: region {id} on nodes {slot} and {at}");
+                assert_eq!(
+                    hash_all(machine),
+                    expected,
+                    "equal replicas: region {id} on nodes {slot} and {at}"
+                );
             }
         }
     }

@@ -144,6 +144,11 @@ impl World {
                     Reply::Region(known)
                 })
             }
+            Request::SafePoint => {
+                let request = pdpb::GetGcSafePointRequest { header: super::boot::header() };
+                let found = led.placement.get_gc_safe_point(&request);
+                refused_or(found, |r| Reply::Timestamp(TimeStamp(r.safe_point)))
+            }
             Request::IsBootstrapped => Reply::Bootstrapped(led.placement.is_bootstrapped()),
             Request::StoreHeartbeat(heartbeat) => {
                 let taken = led.placement.store_heartbeat(heartbeat, local, wall_ms);
@@ -371,6 +376,10 @@ fn plan_rows(placement: &Placement, plan: Plan, local: Instant, wall_ms: u64) ->
         Request::AllocId => {
             let request = pdpb::AllocIdRequest { header, count: 1 };
             placement.alloc_id(&request).map(|c| (c.rows, Reply::Id(c.reply.id)))
+        }
+        Request::MoveSafePoint(ts) => {
+            let request = pdpb::UpdateGcSafePointRequest { header, safe_point: ts.0 };
+            placement.update_gc_safe_point(&request, wall_ms).map(|c| (c.rows, Reply::Done))
         }
         Request::Bootstrap(request) => {
             placement.bootstrap(&request, wall_ms).map(|c| (c.rows, Reply::Done))

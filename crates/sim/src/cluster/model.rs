@@ -13,10 +13,17 @@ use proto::{eraftpb, raft_cmdpb};
 
 use super::checks::mix;
 
-/// A number for one pair. Those of all pairs are added up.
-pub(crate) fn hash_pair(cf: &str, key: &[u8], value: &[u8]) -> u64 {
+/// A number for one pair. Those of all pairs are added up. What stores collect in their own time
+/// counts nothing.
+pub(crate) fn hash_pair(collects: bool, cf: &str, key: &[u8], value: &[u8]) -> u64 {
+    if collects && cf != "lock" && key.starts_with(TXN_KEYS) {
+        return 0;
+    }
     mix(mix(mix(0x51, cf.as_bytes()), key), value)
 }
+
+/// What keys of transactions begin with, also as they are stored.
+const TXN_KEYS: &[u8] = b"x";
 
 /// A number for a descriptor.
 pub(crate) fn hash_descriptor(region: &Region) -> u64 {
@@ -30,6 +37,8 @@ struct ModelRegion {
     applied: Index,
     data: Data,
     sum: u64,
+    /// Old versions of transactions may go unasked.
+    collects: bool,
     /// It waits to be taken over: since which entry, by whom, as what.
     merge: Option<(Index, RegionId, Epoch)>,
 }
@@ -48,11 +57,17 @@ pub(crate) struct Model {
     /// `None`: it was taken over, or met something that it does not understand.
     regions: Regions,
     pub(crate) merges: u64,
+    collects: bool,
     /// What the numbers of descriptor and data are at an index.
     states: BTreeMap<(RegionId, Index), u64>,
 }
 
 impl Model {
+    /// `collects`: old versions of transactions may go unasked.
+    pub(crate) fn new(collects: bool) -> Self {
+        Self { collects, ..Self::default() }
+    }
+
     /// A region that nobody has cut off another one: a first one.
     pub(crate) fn first(&mut self, region: &Region) {
         let applied = base::limits::RAFT_INIT_LOG_INDEX;
@@ -62,6 +77,7 @@ impl Model {
                 applied,
                 data: Data::new(),
                 sum: 0,
+                collects: self.collects,
                 merge: None,
             })
         });
@@ -115,13 +131,13 @@ impl ModelRegion {
         let place = (cf.to_owned(), key.to_vec());
         let old = match value {
             Some(value) => {
-                self.sum = self.sum.wrapping_add(hash_pair(cf, key, &value));
+                self.sum = self.sum.wrapping_add(hash_pair(self.collects, cf, key, &value));
                 self.data.insert(place, value)
             }
             None => self.data.remove(&place),
         };
         if let Some(old) = old {
-            self.sum = self.sum.wrapping_sub(hash_pair(cf, key, &old));
+            self.sum = self.sum.wrapping_sub(hash_pair(self.collects, cf, key, &old));
         }
     }
 
@@ -236,13 +252,13 @@ impl ModelRegion {
     }
 
     fn split(&mut self, region: Region, births: Vec<Region>) -> Vec<Self> {
-        let data = std::mem::take(&mut self.data);
+        let (data, collects) = (std::mem::take(&mut self.data), self.collects);
         let part = |region: Region, applied| {
             let inside = data.iter().filter(|((_, key), _)| region.range.contains(key));
             let data: Data = inside.map(|(place, value)| (place.clone(), value.clone())).collect();
-            let sums = data.iter().map(|((cf, key), value)| hash_pair(cf, key, value));
+            let sums = data.iter().map(|((cf, key), value)| hash_pair(collects, cf, key, value));
             let sum = sums.fold(0, u64::wrapping_add);
-            Self { region, applied, data, sum, merge: None }
+            Self { region, applied, data, sum, collects, merge: None }
         };
         let start = base::limits::RAFT_INIT_LOG_INDEX;
         let born = births.into_iter().map(|birth| part(birth, start)).collect();

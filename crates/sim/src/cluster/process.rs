@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use base::{Instant, Prng, StoreId};
 use bytes::Bytes;
 use storage::disk::MemoryDisk;
-use storage::engine::MemoryEngine;
+use storage::engine::{GarbageRule, MemoryEngine};
 use storage::log::{LogError, LogOptions, Preparer, RaftLog};
 use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{
@@ -47,6 +47,11 @@ impl Machine {
         let disk = MemoryDisk::new();
         let engine = MemoryEngine::with_disk(Arc::new(disk.clone()));
         Self { disk, engine }
+    }
+
+    /// The same, where this may be dropped.
+    pub(crate) fn with_garbage(self, garbage: Arc<dyn GarbageRule>) -> Self {
+        Self { engine: self.engine.with_garbage(garbage), ..self }
     }
 
     pub(crate) fn open_log(&self, salt: u64) -> Result<RaftLog, LogError> {

@@ -65,6 +65,8 @@ pub struct Totals {
     pub txn_reads: u64,
     /// ... of which at replicas that asked their leader.
     pub txn_replica_reads: u64,
+    /// ... and at replicas that knew the past up to then.
+    pub txn_past_reads: u64,
     /// What transactional clients waited for.
     pub txn_asks: u64,
     /// Transactions that were told "committed".
@@ -73,6 +75,10 @@ pub struct Totals {
     pub txns_failed: u64,
     /// ... or had no answer.
     pub txns_unknown: u64,
+    /// Reads of transactions that came too late for what is collected.
+    pub txns_late: u64,
+    /// Records that were collected.
+    pub collected: u64,
     /// Snapshots of all accounts that were added up.
     pub sums: u64,
     /// Requests of transactional clients that came a second time.
@@ -141,10 +147,13 @@ impl Totals {
         self.txn_commands += other.txn_commands;
         self.txn_reads += other.txn_reads;
         self.txn_replica_reads += other.txn_replica_reads;
+        self.txn_past_reads += other.txn_past_reads;
         self.txn_asks += other.txn_asks;
         self.txns_committed += other.txns_committed;
         self.txns_failed += other.txns_failed;
         self.txns_unknown += other.txns_unknown;
+        self.txns_late += other.txns_late;
+        self.collected += other.collected;
         self.sums += other.sums;
         self.encores += other.encores;
         self.clients_killed += other.clients_killed;
@@ -165,19 +174,22 @@ impl Totals {
         writeln!(
             f,
             "transactions: committed {}, failed {}, unknown {}; commands {}, reads {} ({} of any \
-             replica), sums {}; requests twice {}, clients killed {}, deadlocks {}, locks \
-             handed over {}",
+             replica, {} of the past), sums {}; requests twice {}, clients killed {}, deadlocks \
+             {}, locks handed over {}, records collected {}, reads too late {}",
             self.txns_committed,
             self.txns_failed,
             self.txns_unknown,
             self.txn_commands,
             self.txn_reads,
             self.txn_replica_reads,
+            self.txn_past_reads,
             self.sums,
             self.encores,
             self.clients_killed,
             self.deadlocks,
-            self.locks_handed_over
+            self.locks_handed_over,
+            self.collected,
+            self.txns_late
         )
     }
 

@@ -112,7 +112,7 @@ impl World {
             network,
             clients,
             history: History::default(),
-            checks: Checks::new(options.thorough),
+            checks: Checks::new(options.thorough, plan.txn.is_some_and(|plan| plan.collects())),
             faults: Faults::new(prng.fork()),
             trace: Trace::new(options.trace.clone()),
             queue: Queue::default(),
@@ -233,6 +233,9 @@ impl World {
             Timer::DiskWatch => self.disk_watch(slot),
             Timer::Lines => self.lines_timer(slot),
             Timer::MaxTs(region) => self.ask_max_ts(slot, region),
+            Timer::Past => self.ask_past(slot),
+            Timer::SafePoint => self.ask_safe_point(slot),
+            Timer::Sweep => self.sweep_on(slot),
         }
     }
 
@@ -339,6 +342,7 @@ impl World {
             Request::Store(request) => self.serve_store(slot, (id, caller), *request),
             Request::Driver(request) => self.driver_call(slot, (id, caller), *request),
             Request::Announce(announcement) => self.announced(slot, id, caller, *announcement),
+            Request::Claims(claims) => self.check_claims(slot, (id, caller), &claims),
             _ => self.placement_call(slot, id, caller, request),
         }
     }
@@ -387,6 +391,17 @@ impl World {
             }
             Purpose::Announced(reading) => self.announced_reply(slot, *reading, reply),
             Purpose::MaxTs(region) => self.max_ts_reply(slot, region, reply),
+            Purpose::PastTs => {
+                if let Some(Reply::Timestamp(ts)) = reply {
+                    self.claim_past(slot, ts);
+                }
+            }
+            Purpose::SafePoint => {
+                if let Some(Reply::Timestamp(ts)) = reply {
+                    self.learn_safe_point(slot, ts);
+                }
+            }
+            Purpose::Claimed(round, store) => self.claims_reply(slot, (round, store), reply),
             Purpose::Client(_) | Purpose::Leaf(_) => unreachable!("of a node"),
         }
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use client::{ClientError, Db, Link, Txn, TxnOptions};
 use proto::kvrpcpb::{self, LockInfo};
 
+use super::executor::Route;
 use super::link::SimLink;
 use super::recorder::{BALANCE, Recorder, TxnId};
 use crate::check::{Act, ListId, Outcome, Style};
@@ -64,6 +65,8 @@ pub(crate) struct Worker {
     pub(crate) think: Duration,
     /// How long its locks live.
     pub(crate) lock_ttl: Duration,
+    /// How long versions live; for ever if zero.
+    pub(crate) version_life: Duration,
     /// One transaction in so many reads at any replica; none if zero.
     pub(crate) anywhere: u64,
 }
@@ -81,6 +84,7 @@ impl Worker {
             match self.prng.below(10) {
                 0..5 => self.lists().await,
                 5..8 => self.transfer().await,
+                _ if self.prng.one_in(3) => self.look_back().await,
                 _ => self.look().await,
             }
             self.rest().await;
@@ -131,10 +135,16 @@ impl Worker {
         (style, options)
     }
 
+    /// Whether a transaction has taken so long that what it needs may soon be collected.
+    fn is_late(&self, begun: Instant) -> bool {
+        let age = self.db.link().now().since(begun);
+        !self.version_life.is_zero() && age > self.version_life / 3
+    }
+
     /// From now on it reads at the leaders, or at any replica.
     fn read_somewhere(&mut self) {
         let anywhere = self.anywhere > 0 && self.prng.one_in(self.anywhere);
-        self.db.link().read_anywhere(anywhere);
+        self.db.link().read_from(if anywhere { Route::Replica } else { Route::Leader });
     }
 
     /// Reads lists and appends to some of them.
@@ -144,11 +154,16 @@ impl Worker {
         let begun = self.db.link().now();
         let Ok(txn) = self.db.begin(options).await else { return };
         let id = self.recorder.begin(self.db.link().port().client(), style, begun);
-        let outcome = self.work_on_lists(txn, id, style).await;
+        let outcome = self.work_on_lists(txn, (id, begun), style).await;
         self.recorder.end(id, self.db.link().now(), outcome);
     }
 
-    async fn work_on_lists(&mut self, mut txn: Txn<SimLink>, id: TxnId, style: Style) -> Outcome {
+    async fn work_on_lists(
+        &mut self,
+        mut txn: Txn<SimLink>,
+        (id, begun): (TxnId, Instant),
+        style: Style,
+    ) -> Outcome {
         for _ in 0..1 + self.prng.below(4) {
             let list = self.recorder.list(self.prng.below(PLACES));
             let appends = self.prng.below(3) > 0;
@@ -160,7 +175,7 @@ impl Worker {
                 self.rest().await;
             }
         }
-        if self.prng.one_in(20) {
+        if self.prng.one_in(20) || self.is_late(begun) {
             // Whoever waits for its locks must find out.
             let _ = txn.rollback().await;
             return Outcome::Failed;
@@ -215,6 +230,7 @@ impl Worker {
         (from, to, amount): (u64, u64, i64),
         id: u64,
     ) -> Outcome {
+        let begun = self.db.link().now();
         let keys = [account_key(from), account_key(to)];
         let found = match style {
             Style::Locking => txn.lock_for_update(&keys).await,
@@ -237,7 +253,7 @@ impl Worker {
             true => txn.insert(receipt.as_bytes(), "paid").await,
             false => txn.put(receipt.as_bytes(), "paid").await,
         };
-        if inserted.is_err() {
+        if inserted.is_err() || self.is_late(begun) {
             let _ = txn.rollback().await;
             return Outcome::Failed;
         }
@@ -279,16 +295,76 @@ impl Worker {
         self.recorder.end(id, self.db.link().now(), Outcome::Committed);
     }
 
-    /// Clears every lock away of transactions up to `max_ts`.
-    pub(crate) async fn sweep(&self, max_ts: TimeStamp) {
-        loop {
+    /// Moves the safe point on, until all end.
+    pub(crate) async fn collect(mut self) {
+        while !self.recorder.ends() {
+            let pause = 2_000 + self.prng.below(5_000);
+            self.db.link().wait(Duration::from_millis(pause)).await;
+            let Ok(now) = self.db.timestamp().await else { continue };
+            let life = self.version_life.as_millis() as u64;
+            let safe_point = TimeStamp::compose(now.physical_ms() - life, 0);
+            // Nothing is open below.
+            if self.sweep(safe_point).await {
+                self.db.link().move_safe_point(safe_point).await;
+            }
+        }
+    }
+
+    /// Looks at all accounts, or at all lists in use, as they were some time ago: at any replica,
+    /// and once more at the leaders. Below the safe point it is told that this is too late.
+    async fn look_back(&mut self) {
+        let Ok(now) = self.db.timestamp().await else { return };
+        let longest = if self.prng.one_in(4) { 60_000 } else { 4_000 };
+        let ago = self.prng.below(longest);
+        let then = TimeStamp::compose(now.physical_ms().saturating_sub(ago), now.logical());
+        let lists: Vec<ListId> = (0..PLACES).map(|place| self.recorder.list(place)).collect();
+        let of_bank = self.prng.one_in(2);
+        let keys: Vec<String> = match of_bank {
+            true => (0..self.recorder.accounts()).map(account_key).collect(),
+            false => lists.iter().copied().map(list_key).collect(),
+        };
+        let begun = self.db.link().now();
+        self.db.link().read_from(Route::Past);
+        let found = self.db.snapshot_at(then).batch_get(&keys).await;
+        self.db.link().read_from(Route::Leader);
+        let again = self.db.snapshot_at(then).batch_get(&keys).await;
+        let (found, again) = match (found, again) {
+            (Ok(found), Ok(again)) => (found, again),
+            (Err(error), _) | (_, Err(error)) => {
+                if is_collected(&error) {
+                    self.recorder.came_late();
+                }
+                return;
+            }
+        };
+        assert_eq!(found, again, "snapshot isolation: the past at {then} is not one everywhere");
+        if of_bank {
+            // Before they were made there are none.
+            if !found.is_empty() {
+                self.recorder.saw(&balances(&found), "the past");
+            }
+            return;
+        }
+        let id = self.recorder.begin(self.db.link().port().client(), Style::Stale, begun);
+        for list in lists {
+            let values = numbers(found.get(list_key(list).as_bytes()));
+            self.recorder.act(id, Act::Read(list, values));
+        }
+        self.recorder.end(id, self.db.link().now(), Outcome::Committed);
+    }
+
+    /// Clears every lock away of transactions up to `max_ts`. False: all have ended before.
+    pub(crate) async fn sweep(&self, max_ts: TimeStamp) -> bool {
+        let ended = self.recorder.ends();
+        while self.recorder.ends() == ended {
             match self.db.locks(b"x", b"y", max_ts, 1_000).await {
-                Ok(locks) if locks.is_empty() => return,
+                Ok(locks) if locks.is_empty() => return true,
                 Ok(locks) => self.clear(locks).await,
                 Err(_) => {}
             }
             self.db.link().wait(Duration::from_millis(50)).await;
         }
+        false
     }
 
     async fn clear(&self, locks: Vec<LockInfo>) {
@@ -351,6 +427,11 @@ fn outcome_of<T>(result: &Result<T, ClientError>) -> Outcome {
         Err(error) if error.is_undetermined() => Outcome::Unknown,
         Err(_) => Outcome::Failed,
     }
+}
+
+/// What is to be read may not be there any more.
+fn is_collected(error: &ClientError) -> bool {
+    matches!(error, ClientError::Aborted { message } if message.contains("GC life time"))
 }
 
 fn balances(found: &BTreeMap<Bytes, Bytes>) -> BTreeMap<u64, i64> {

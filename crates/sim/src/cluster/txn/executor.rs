@@ -23,6 +23,17 @@ pub(crate) type TaskId = u64;
 /// Something that a task waits for, by number.
 pub(crate) type LeafId = u64;
 
+/// Where a request to a store goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To the leader, as the client knows it.
+    Leader,
+    /// To any replica, which asks its leader.
+    Replica,
+    /// To any replica that knows the past up to then; now and then to the leader.
+    Past,
+}
+
 /// What a task wants of the world.
 #[derive(Debug)]
 pub(crate) enum Ask {
@@ -31,11 +42,11 @@ pub(crate) enum Ask {
         request: Box<Request>,
         patience: Duration,
     },
-    /// Of the store with this name, wherever it is; or of any replica.
+    /// Of the store with this name, wherever it is; or of another one, by its route.
     Store {
         store: StoreId,
         request: Box<StoreRequest>,
-        anywhere: bool,
+        route: Route,
         patience: Duration,
     },
     Sleep(Duration),
@@ -98,10 +109,10 @@ impl Port {
         &self,
         store: StoreId,
         request: StoreRequest,
-        anywhere: bool,
+        route: Route,
         patience: Duration,
     ) -> Option<Reply> {
-        self.ask(Ask::Store { store, request: Box::new(request), anywhere, patience }).await
+        self.ask(Ask::Store { store, request: Box::new(request), route, patience }).await
     }
 
     pub(crate) async fn sleep(&self, time: Duration) {

@@ -8,16 +8,18 @@
 //! Between any two of these the world may change.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base::{Instant, RegionId, TimeStamp};
 use client::StoreReply;
 use proto::{errorpb, kvrpcpb};
-use storage::engine::Engine;
+use storage::engine::{Engine, GarbageRule};
 use store::{
     Proposal, ReadFrom, ReadPermit, ReadRefusal, ReadRequest, RegionError, RequestHeader,
     ShardInput, WriteResult, Writes,
 };
 use txn::concurrency::SyncTicket;
+use txn::gc::GcRule;
 use txn::latches::CommandId;
 use txn::mvcc::{Key, Lock, Reader};
 use txn::scheduler::{
@@ -25,10 +27,12 @@ use txn::scheduler::{
     Under,
 };
 use txn::waiting::Detector;
-use txn::{Mutation, TxnError};
+use txn::{KeyError, Mutation, TxnError};
 
 use super::Detection;
 use super::answers::{self, Kind};
+use super::gc::Collecting;
+use super::past::Round;
 use crate::cluster::event::{CallId, Caller, Event, Reply, Slot, Timer};
 use crate::cluster::process::reply_to;
 use crate::cluster::world::{Wait, World};
@@ -61,6 +65,9 @@ pub(crate) struct TxnHost {
     pub(crate) detector: Detector,
     /// Regions whose `max_ts` is to be synced.
     pub(super) syncs: BTreeMap<RegionId, SyncTicket>,
+    /// What is claimed of the past at the moment.
+    pub(super) round: Round,
+    pub(super) collecting: Collecting,
 }
 
 impl TxnHost {
@@ -72,7 +79,16 @@ impl TxnHost {
             timer: None,
             detector: Detector::new(),
             syncs: BTreeMap::new(),
+            round: Round::default(),
+            collecting: Collecting::default(),
         }
+    }
+}
+
+impl TxnHost {
+    /// What its engine may drop.
+    pub(crate) fn garbage(&self) -> Arc<dyn GarbageRule> {
+        Arc::new(GcRule::new(self.collecting.state.clone()))
     }
 }
 
@@ -99,6 +115,11 @@ impl World {
         command: Command,
     ) {
         let Some(core) = self.nodes[slot].core() else { return };
+        if let Some((start_ts, key)) = command.locks_since()
+            && let Err(late) = core.txn.collecting.state.check(key.data(), start_ts)
+        {
+            return self.tell_client(slot, call, answers::failed(kind, &KeyError::Abort(late)));
+        }
         let submitted = match core.txn.scheduler.submit(&command) {
             Ok(submitted) => submitted,
             Err(SubmitRefused::Busy) => {

@@ -1,13 +1,14 @@
 //! The link of the real client: its calls travel over the simulated network.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use base::{Instant, StoreId};
+use base::{Instant, StoreId, TimeStamp};
 use client::{Link, LinkError, PlacementReply, PlacementRequest, StoreReply, StoreRequest, Task};
 use proto::pdpb;
 
-use super::executor::Port;
+use super::executor::{Port, Route};
 use crate::cluster::boot::CLUSTER;
 use crate::cluster::event::{Reply, Request};
 
@@ -20,19 +21,25 @@ pub(crate) struct SimLink {
     nodes: usize,
     /// Where the placement driver is thought to be.
     driver: AtomicUsize,
-    /// Reads go to any replica.
-    anywhere: AtomicBool,
+    /// Where reads go.
+    reads: Mutex<Route>,
 }
 
 impl SimLink {
     pub(crate) fn new(port: Port, nodes: usize, seed: u64) -> Self {
         let driver = AtomicUsize::new(port.client() % nodes);
-        Self { port, seed, nodes, driver, anywhere: AtomicBool::new(false) }
+        Self { port, seed, nodes, driver, reads: Mutex::new(Route::Leader) }
     }
 
-    /// From now on reads go to any replica, or to the leaders.
-    pub(crate) fn read_anywhere(&self, anywhere: bool) {
-        self.anywhere.store(anywhere, Ordering::Relaxed);
+    /// From now on reads go there.
+    pub(crate) fn read_from(&self, route: Route) {
+        *self.reads.lock().expect("one thread") = route;
+    }
+
+    /// Asks for another safe point.
+    pub(crate) async fn move_safe_point(&self, ts: TimeStamp) {
+        // Whoever refuses it, or gets it without an answer: another one follows.
+        let _ = self.driver(Request::MoveSafePoint(ts)).await;
     }
 
     pub(crate) fn port(&self) -> &Port {
@@ -58,8 +65,11 @@ impl Link for SimLink {
     }
 
     async fn store(&self, store: u64, request: StoreRequest) -> Result<StoreReply, LinkError> {
-        let anywhere = self.anywhere.load(Ordering::Relaxed) && is_read(&request);
-        let reply = self.port.call_store(StoreId(store), request, anywhere, PATIENCE).await;
+        let route = match is_read(&request) {
+            true => *self.reads.lock().expect("one thread"),
+            false => Route::Leader,
+        };
+        let reply = self.port.call_store(StoreId(store), request, route, PATIENCE).await;
         match reply {
             Some(Reply::Store(reply)) => Ok(*reply),
             // Nobody listens there.

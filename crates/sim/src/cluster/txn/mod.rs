@@ -14,16 +14,19 @@
 //! | a store serves commands, and reads | `host`, `reads`, `answers` |
 //! | who waits for whom in the cluster | `detect` |
 //! | leaders come, hand over and go | `leading` |
+//! | how far followers know the past; old versions go | `past`, `gc` |
 //! | no lock stays | `locks` |
 
 mod answers;
 mod clients;
 mod detect;
 mod executor;
+mod gc;
 mod host;
 mod leading;
 mod link;
 mod locks;
+mod past;
 mod reads;
 mod recorder;
 
@@ -42,8 +45,9 @@ use self::answers::Kind;
 use self::clients::Worker;
 pub(crate) use self::clients::some_key;
 pub(crate) use self::detect::Detection;
-use self::executor::Ask;
+use self::executor::{Ask, Route};
 pub(crate) use self::executor::{Executor, LeafId, TaskId};
+pub(crate) use self::gc::hash_live;
 pub(crate) use self::host::TxnHost;
 use self::host::{header_of, read_from};
 use self::link::SimLink;
@@ -71,6 +75,8 @@ pub(crate) struct TxnPlan {
     pub(crate) memory_bytes: usize,
     /// A client is killed about this often; never if zero.
     pub(crate) kill_interval: Duration,
+    /// Versions live so long; for ever if zero.
+    pub(crate) version_life: Duration,
 }
 
 impl World {
@@ -80,6 +86,11 @@ impl World {
         self.recorder = Recorder::new(clients::PLACES, ACCOUNTS);
         for client in 0..plan.clients {
             self.begin_worker(client);
+        }
+        if plan.collects()
+            && let Some(worker) = self.worker(plan.collector())
+        {
+            self.executor.spawn(plan.collector(), Box::pin(worker.collect()));
         }
         if !plan.kill_interval.is_zero() {
             self.queue.after(plan.kill_interval, Event::KillClient);
@@ -98,6 +109,7 @@ impl World {
             prng: self.prng.fork(),
             think: self.plan.think,
             lock_ttl: plan.lock_ttl,
+            version_life: plan.version_life,
             anywhere: self.plan.replica_reads,
         })
     }
@@ -125,13 +137,13 @@ impl World {
     /// A transactional client that has anything left to do. The last one is who looks at everything
     /// in the end.
     pub(crate) fn busy_txn_client(&self) -> Option<usize> {
-        let clients = self.plan.txn.map_or(0, |plan| plan.clients);
-        (0..=clients).find(|client| !self.executor.is_idle(*client))
+        let last = self.plan.txn.map_or(0, |plan| plan.collector());
+        (0..=last).find(|client| !self.executor.is_idle(*client))
     }
 
     /// The last look at everything begins.
     pub(crate) fn begin_audit(&mut self) {
-        let auditor = self.plan.txn.map_or(0, |plan| plan.clients);
+        let auditor = self.plan.txn.map_or(0, |plan| plan.auditor());
         if let Some(worker) = self.worker(auditor) {
             self.executor.spawn(auditor, Box::pin(worker.end()));
         }
@@ -157,11 +169,10 @@ impl World {
                 Ask::Call { to, request, patience } => {
                     self.call(caller, to, *request, Purpose::Leaf(leaf), patience);
                 }
-                Ask::Store { store, mut request, anywhere, patience } => {
+                Ask::Store { store, mut request, route, patience } => {
                     match self.slot_of(store) {
                         Some(to) => {
-                            let other = anywhere.then(|| self.elsewhere(&mut request)).flatten();
-                            let to = other.unwrap_or(to);
+                            let to = self.elsewhere(&mut request, route).unwrap_or(to);
                             let now = self.now();
                             self.trace.line(now, Some(to), None, "txn", || {
                                 format!("client {client}: {request:?}")
@@ -178,13 +189,19 @@ impl World {
     }
 
     /// A read goes to any replica of its region, as far as somebody leads it.
-    fn elsewhere(&mut self, request: &mut StoreRequest) -> Option<Slot> {
+    fn elsewhere(&mut self, request: &mut StoreRequest, route: Route) -> Option<Slot> {
+        // Whoever is told that a replica does not know enough comes to the leader after some tries.
+        if route == Route::Leader || (route == Route::Past && self.prng.one_in(4)) {
+            return None;
+        }
         let context = request.context_mut();
         let region = RegionId(context.region_id);
         let views = self.nodes.iter().filter_map(|node| node.views()?.get(region));
         let region = views.max_by_key(|view| view.term)?.region.clone();
         let peer = region.peers[self.prng.below(region.peers.len() as u64) as usize];
-        (context.peer, context.replica_read) = (Some(proto::peer_to_proto(&peer)), true);
+        context.peer = Some(proto::peer_to_proto(&peer));
+        (context.replica_read, context.stale_read) =
+            (route == Route::Replica, route == Route::Past);
         self.slot_of(peer.store_id)
     }
 
@@ -347,7 +364,23 @@ impl TxnPlan {
             lock_ttl: ms(pick(prng, &[400, 1_000, 3_000])),
             memory_bytes: pick(prng, &[0, 1_000, 1 << 20]) as usize,
             kill_interval: ms(pick(prng, &[0, 500, 2_000])),
+            version_life: gc::draw_life(prng),
         }
+    }
+
+    /// Whether old versions go.
+    pub(crate) fn collects(&self) -> bool {
+        !self.version_life.is_zero()
+    }
+
+    /// Who looks at everything in the end, as a client.
+    fn auditor(&self) -> usize {
+        self.clients
+    }
+
+    /// Who moves the safe point on, as a client.
+    fn collector(&self) -> usize {
+        self.clients + 1
     }
 }
 
@@ -386,6 +419,7 @@ impl World {
         totals.txns_failed = figures.failed;
         totals.txns_unknown = figures.unknown;
         totals.sums = figures.sums;
+        totals.txns_late = figures.late;
     }
 
     /// All clients have ended. Their locks can be resolved, and what is there is what they were

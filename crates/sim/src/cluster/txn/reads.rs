@@ -7,16 +7,18 @@ use base::{KeyRange, TimeStamp};
 use client::StoreReply;
 use proto::kvrpcpb as kv;
 use storage::engine::Engine;
+use storage::keys;
 use store::{
     ReadFrom, ReadPermit, ReadRefusal, ReadRequest, RegionError, RequestHeader, ShardInput,
     WriteResult,
 };
-use txn::TxnError;
 use txn::actions::scan_lock;
 use txn::concurrency::ReadRefused;
+use txn::gc::GcState;
 use txn::mvcc::{Key, ReadOptions, Reader, Scan};
 use txn::scheduler::Under;
 use txn::wire::replies;
+use txn::{KeyError, TxnError};
 
 use super::answers::{self, Kind};
 use crate::cluster::event::{CallId, Caller, Event, Purpose, Reply, Request, Slot};
@@ -63,6 +65,18 @@ impl TxnReading {
     ) -> Self {
         Self { call, header, kind, from, read, wanted, permit: None, taken: None }
     }
+
+    /// Whether all that it sees is still there.
+    fn is_in_time(&self, state: &GcState) -> Result<(), StoreReply> {
+        let key = match &self.wanted {
+            Wanted::Key(key) => key.data().to_vec(),
+            Wanted::Keys(keys) => keys.first().map(|key| key.data().to_vec()).unwrap_or_default(),
+            Wanted::Scan(_, range) => keys::data_key(&range.start),
+            Wanted::Locks { .. } => return Ok(()),
+        };
+        let checked = state.check(&key, self.read.ts);
+        checked.map_err(|late| answers::failed(self.kind, &KeyError::Abort(late)))
+    }
 }
 
 fn region_range(start: &bytes::Bytes, end: &bytes::Bytes) -> KeyRange {
@@ -73,6 +87,9 @@ impl World {
     /// A read arrives.
     pub(super) fn take_read(&mut self, slot: Slot, mut reading: TxnReading) {
         let Some(core) = self.nodes[slot].core() else { return };
+        if let Err(late) = reading.is_in_time(&core.txn.collecting.state) {
+            return self.answer_read(slot, reading.call, late);
+        }
         let view = core.views.get(reading.header.region_id);
         let leads = view.as_ref().is_some_and(|view| view.is_leader());
         reading.read.is_replica_read = !leads && reading.from == ReadFrom::Replica;
@@ -80,12 +97,14 @@ impl World {
             reading.from = ReadFrom::Leader;
         }
         match reading.from {
-            ReadFrom::Past(_) => self.permit_read(slot, reading),
             ReadFrom::Replica => self.announce(slot, reading, view.and_then(|view| view.leader)),
-            ReadFrom::Leader => match self.begin_read(slot, &reading.read, &reading.wanted) {
-                Ok(()) => self.permit_read(slot, reading),
-                Err(refused) => self.refuse_read(slot, &reading, refused),
-            },
+            // Who leads by the time of the read has to have heard of it.
+            ReadFrom::Past(_) | ReadFrom::Leader => {
+                match self.begin_read(slot, &reading.read, &reading.wanted) {
+                    Ok(()) => self.permit_read(slot, reading),
+                    Err(refused) => self.refuse_read(slot, &reading, refused),
+                }
+            }
         }
     }
 
@@ -282,7 +301,11 @@ impl World {
                 }
             }
         };
+        if let Err(late) = reading.is_in_time(&core.txn.collecting.state) {
+            return self.answer_read(slot, reading.call, late);
+        }
         self.totals.txn_reads += 1;
+        self.totals.txn_past_reads += u64::from(matches!(reading.from, ReadFrom::Past(_)));
         self.answer_read(slot, reading.call, *taken);
     }
 }

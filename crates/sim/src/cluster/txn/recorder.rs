@@ -35,6 +35,8 @@ struct Inner {
     /// Clients are to end.
     ends: bool,
     sums: u64,
+    /// Reads below the safe point.
+    late: u64,
 }
 
 /// Shared by all clients of a run.
@@ -143,6 +145,11 @@ impl Recorder {
         }
     }
 
+    /// A read came too late: what it wanted to see may be collected.
+    pub(crate) fn came_late(&self) {
+        self.inner().late += 1;
+    }
+
     /// The last snapshot, with all receipts. Panics if it is not what the transfers come to.
     pub(crate) fn closed(&self, last: &Balances, receipts: &BTreeSet<TransferId>) {
         let inner = self.inner();
@@ -170,6 +177,7 @@ impl Recorder {
             reads: lists.reads,
             versions: lists.versions,
             sums: inner.sums,
+            late: inner.late,
         }
     }
 }
@@ -183,4 +191,5 @@ pub(crate) struct Figures {
     pub(crate) reads: u64,
     pub(crate) versions: u64,
     pub(crate) sums: u64,
+    pub(crate) late: u64,
 }
