@@ -82,18 +82,18 @@ pub enum Rule {
     EndOfThisMerge,
     /// A source is taken over when its whole log is applied.
     CatchUpBeforeMerge,
-    /// A merge is called off by an entry that names it.
-    RollbackOfThisMerge,
     /// A merge is off when its target is known not to have done it.
     ProofBeforeRollback,
     /// No snapshot is made of a region that merges.
     NoSnapshotWhileMerging,
+    /// Whoever speaks to a region that is gone is told what became of it.
+    MergeIsTold,
+    /// A region that is closed takes no writes, whenever they were proposed.
+    ClosedTakesNothing,
     /// A change of members is told when the engine is synced behind it.
     SyncBeforeMembersAreTold,
     /// A store that is silent wakes the groups that sleep with it.
     SilenceWakes,
-    /// A store that was started anew wakes the groups that sleep with it.
-    RestartWakes,
     /// Who waits for a merge does not sleep.
     MergeKeepsAwake,
 }
@@ -139,12 +139,12 @@ impl Rule {
         Self::TakeOverOfThisEpoch,
         Self::EndOfThisMerge,
         Self::CatchUpBeforeMerge,
-        Self::RollbackOfThisMerge,
         Self::ProofBeforeRollback,
         Self::NoSnapshotWhileMerging,
+        Self::MergeIsTold,
+        Self::ClosedTakesNothing,
         Self::SyncBeforeMembersAreTold,
         Self::SilenceWakes,
-        Self::RestartWakes,
         Self::MergeKeepsAwake,
     ];
 }

@@ -96,7 +96,7 @@ impl Liveness {
             return (Vec::new(), alive.asks.then(|| self.say(alive.from, false)));
         };
         let anew = before.is_some_and(|before| before != alive.incarnation);
-        if anew && keep(Rule::RestartWakes) || !alive.asks {
+        if anew || !alive.asks {
             return (pair.asleep.iter().copied().collect(), None);
         }
         pair.heard = pair.heard.max(now);

@@ -75,7 +75,7 @@ impl Absorbed {
     pub(crate) fn rules_out(&self, source: RegionId, expected: Epoch, epoch: Epoch) -> bool {
         let passed = expected.is_behind(&epoch);
         if !keep(Rule::ProofBeforeRollback) {
-            return passed;
+            return expected != epoch;
         }
         passed && !self.holds(source) && expected.version >= self.forgotten
     }

@@ -77,6 +77,9 @@ impl World {
         let jitter = self.prng.below(pause.as_nanos() as u64);
         self.queue.after(pause / 2 + std::time::Duration::from_nanos(jitter), Event::Admin);
         self.open_regions();
+        if self.prng.one_in(6) {
+            return self.burst();
+        }
         let kind = match self.prng.below(13) {
             0..3 => AdminKind::Split,
             3..6 => AdminKind::Change,
@@ -98,8 +101,17 @@ impl World {
         }
     }
 
+    /// Something is done to a region that is led on a node.
+    pub(crate) fn something_on(&mut self, slot: Slot) {
+        match self.prng.one_in(2) {
+            _ if self.healing => {}
+            true => self.change_on(slot),
+            false => self.admin_on(slot),
+        }
+    }
+
     /// The members of a region that is led on a node change now, if that may be done.
-    pub(crate) fn change_on(&mut self, slot: Slot) {
+    fn change_on(&mut self, slot: Slot) {
         let led = self.some_region_led_on(slot);
         if let Some(view) = led.filter(|_| self.plan.options.admin.contains(&AdminKind::Change)) {
             self.change_somehow(slot, &view);
@@ -145,7 +157,7 @@ impl World {
         self.split_somewhere(slot, &view);
     }
 
-    fn split_somewhere(&mut self, slot: Slot, view: &RegionView) {
+    pub(crate) fn split_somewhere(&mut self, slot: Slot, view: &RegionView) {
         let count = self.nodes[slot].views().map_or(0, |views| views.all().len());
         if view.region.id.is_system() || count > REGIONS_MAX {
             return;
@@ -226,7 +238,7 @@ impl World {
         self.change_somehow(slot, &view);
     }
 
-    fn change_somehow(&mut self, slot: Slot, view: &RegionView) {
+    pub(crate) fn change_somehow(&mut self, slot: Slot, view: &RegionView) {
         // Whoever may lose a store for good must not be left with too few replicas elsewhere.
         let careful = self.plan.faults.iter().any(|fault| fault.loses_stores());
         let count = 1 + self.prng.below(3) / 2 + self.prng.below(2);
@@ -281,7 +293,7 @@ impl World {
     }
 
     /// A neighbour as the store that is ahead knows it.
-    fn some_neighbour(&mut self, region: &Region) -> Option<Region> {
+    pub(crate) fn some_neighbour(&mut self, region: &Region) -> Option<Region> {
         let mut found: Vec<Arc<Region>> = Vec::new();
         for node in &self.nodes {
             let views = node.views().map(|views| views.all()).unwrap_or_default();
@@ -318,9 +330,13 @@ impl World {
     fn close_region(&mut self) {
         let Some((slot, view)) = self.some_leader() else { return };
         if !view.region.id.is_system() {
-            let began = TimeStamp(self.next_number());
-            self.flashback(slot, &view, Some(began));
+            self.close(slot, &view);
         }
+    }
+
+    pub(crate) fn close(&mut self, slot: Slot, view: &RegionView) {
+        let began = TimeStamp(self.next_number());
+        self.flashback(slot, view, Some(began));
     }
 
     /// All regions that were closed are to be opened.

@@ -137,6 +137,7 @@ impl World {
         #[cfg(feature = "mutations")]
         super::mutations::prepare(&self.plan, &mut config);
         self.checks.promises.recovered(store_id, &machine, &log.reader());
+        self.checks.ends_are_there(store_id, &recovered, &log.reader());
         let memory = self.plan.txn.map_or(0, |txn| txn.memory_bytes);
         let host = TxnHost::new(memory);
         let machine = machine.with_garbage(host.garbage());

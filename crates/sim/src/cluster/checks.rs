@@ -9,16 +9,20 @@
 //!
 //! After turns of an applier and at each start: descriptor and data are what the log says at the
 //! applied index (`model` executes it), and the same on every store that ever stood there: running,
-//! restarted, after a power loss, from a snapshot.
+//! restarted, after a power loss, from a snapshot. Of a region that merges all members have the log
+//! that its merge counts on, and keep its end.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, Term};
+use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, StoreId, Term};
 use prost::Message;
 use proto::raft_serverpb;
 use storage::engine::{Cf, Engine, IterOptions};
 use storage::keys;
-use store::{ApplyInput, ApplyOutbox, LocalState, Milestone, Outbox, Recovered, RegionView};
+use storage::log::LogReader;
+use store::{
+    Applied, ApplyInput, ApplyOutbox, LocalState, Milestone, Outbox, Recovered, RegionView,
+};
 
 use super::event::Slot;
 use super::model::{Model, hash_descriptor, hash_pair};
@@ -37,6 +41,8 @@ pub(crate) struct Checks {
     leaders: BTreeMap<(RegionId, Term), PeerId>,
     entries: BTreeMap<RegionId, BTreeMap<Index, u64>>,
     states: BTreeMap<(RegionId, Index), (u64, Slot)>,
+    /// The last snapshots that stores took in.
+    installed: BTreeMap<(StoreId, RegionId), Index>,
     model: Model,
     pub(crate) promises: Promises,
     pub(crate) states_compared: u64,
@@ -164,9 +170,49 @@ impl Checks {
             if !seen.insert(id) || matches!(applied.milestone, Some(Milestone::Destroyed(_))) {
                 continue;
             }
+            if applied.milestone == Some(Milestone::Installed)
+                && let Some(store) = node.store_id
+            {
+                self.installed.insert((store, id), applied.index);
+            }
+            if applied.milestone.is_none() {
+                let whole = region_on_disk(machine, id).is_some();
+                assert!(whole, "entries are applied to a whole: region {id} on node {slot}");
+            }
+            self.end_is_kept(node, applied);
             let special = applied.region.is_some() || applied.milestone.is_some();
             if special || applied.index.is_multiple_of(self.every) {
                 self.compare(slot, machine, id);
+            }
+        }
+    }
+
+    /// A region that merges keeps the end of its log, for those who lack it.
+    fn end_is_kept(&self, node: &Node, applied: &Applied) {
+        let id = applied.region_id;
+        let end = self.model.end(id).filter(|end| applied.index >= end.commit);
+        let (Some(end), Some(store)) = (end, node.store_id) else { return };
+        let came = self.installed.get(&(store, id)).is_some_and(|at| *at > end.min_index);
+        if !came && merges_since(&node.machine, id) == Some(end.commit) {
+            let (forgets, keeps) = (applied.truncated.0, end.min_index);
+            assert!(forgets <= keeps, "the end of a log: region {id} forgets {forgets} > {keeps}");
+        }
+    }
+
+    /// A store starts: what the merges of its regions count on is in its log.
+    pub(crate) fn ends_are_there(&self, store: StoreId, recovered: &Recovered, log: &LogReader) {
+        for birth in recovered.births.iter().filter(|b| takes_part(b.local)) {
+            let id = birth.region.id;
+            let (Some(end), Some(peer)) = (self.model.end(id), birth.region.peer_on(store)) else {
+                continue;
+            };
+            if end.peers.iter().any(|member| member.id == peer.id) {
+                let (last, counted) = (log.last_index(id), end.min_index);
+                assert!(
+                    last >= counted,
+                    "a merge counts on what is durable: region {id} on store {store}: up to \
+                     {counted}, and its log ends at {last}"
+                );
             }
         }
     }
@@ -211,6 +257,14 @@ impl Checks {
 
 fn takes_part(local: LocalState) -> bool {
     matches!(local, LocalState::Normal | LocalState::Merging)
+}
+
+/// The entry since which the region waits to become a part of another one.
+fn merges_since(machine: &Machine, id: RegionId) -> Option<Index> {
+    let record = machine.engine.get(Cf::Raft, &keys::region_state_key(id)).expect("readable")?;
+    let record = raft_serverpb::RegionLocalState::decode(record).expect("sound");
+    let waits = record.state() == raft_serverpb::PeerState::Merging;
+    record.merge_state.filter(|_| waits).map(|merge| merge.commit)
 }
 
 /// The descriptor and the applied index of a region that takes part.

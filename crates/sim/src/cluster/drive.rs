@@ -1,10 +1,12 @@
 //! The turns of a node's actors, and what becomes of what leaves them.
 
+use std::path::Path;
 use std::time::Duration;
 
-use base::StoreId;
+use base::{RegionId, StoreId};
+use storage::disk::Disk;
 use store::snapshot::SnapshotReader;
-use store::{ApplyOutbox, Job, LogOutbox, Outbox, RaftMessage, ShardInput};
+use store::{ApplyInput, ApplyOutbox, Job, LogOutbox, Outbox, RaftMessage, ShardInput};
 
 use super::event::{Actor, Event, Slot, Timer};
 use super::network::Damage;
@@ -21,6 +23,10 @@ const MESSAGES_MAX: usize = 10_000;
 /// Writes that may wait for the log before a shard waits with them. In production one thread is
 /// both, and a shard takes no turn while the log is written.
 const LOG_WRITES_MAX: usize = 2_000;
+
+/// Of so many snapshots that begin to be installed, and splits, one is followed by an end of the
+/// process, where there may be one.
+const HALVES: u64 = 16;
 
 /// Room on the disk below which writes are refused.
 const RESERVE_BYTES: u64 = 64 << 10;
@@ -136,6 +142,9 @@ impl World {
             if !self.effect(slot) {
                 return;
             }
+            if matches!(input, ApplyInput::BeginInstall(_)) {
+                self.tempted(slot, HALVES);
+            }
             self.core_of(slot).apply_inbox.push(input);
             self.wake(slot, Actor::Applier);
         }
@@ -226,6 +235,9 @@ impl World {
                 return;
             }
             reply.answer(result);
+        }
+        if out.applied.iter().any(|applied| !applied.births.is_empty()) {
+            self.tempted(slot, HALVES);
         }
         if !out.applied.is_empty() {
             if !self.effect(slot) {
@@ -338,20 +350,40 @@ impl World {
                     let at = self.prng.below(chunk.len() as u64) as usize;
                     chunk[at] ^= 1 << self.prng.below(8);
                 }
-                None => {}
+                Some(Damage::Rot) | None => {}
             }
             if writer.write(&chunk).is_err() {
                 return false;
             }
         }
-        writer.finish().is_ok()
+        let arrived = writer.finish().is_ok();
+        if arrived && damage == Some(Damage::Rot) && self.prng.one_in(2) {
+            self.rot(slot, message.region_id);
+        }
+        arrived
+    }
+
+    /// A bit of the files that just came for the region flips.
+    fn rot(&mut self, slot: Slot, region: RegionId) {
+        let (disk, folder) = (&self.nodes[slot].machine.disk, Path::new("snap"));
+        let of_region = format!("received-{region}-");
+        let mut names = disk.list(folder).expect("the folder is there");
+        names.retain(|name| name.starts_with(&of_region) && name.ends_with(".sst"));
+        if names.is_empty() {
+            return;
+        }
+        let path = folder.join(&names[self.prng.below(names.len() as u64) as usize]);
+        let size = disk.contents(&path).map_or(0, |bytes| bytes.len() as u64);
+        if size > 0 {
+            disk.flip_bit(&path, self.prng.below(8 * size));
+        }
     }
 
     /// How much room there is: writes are refused before there is none.
     pub(crate) fn disk_watch(&mut self, slot: Slot) {
         let life = self.nodes[slot].life;
         let disk = self.nodes[slot].machine.disk.clone();
-        let room = storage::disk::Disk::available(&disk, std::path::Path::new("log"));
+        let room = disk.available(Path::new("log"));
         let full = room.is_ok_and(|room| room < RESERVE_BYTES);
         let Some(core) = self.nodes[slot].core() else { return };
         if core.disk_full != full {

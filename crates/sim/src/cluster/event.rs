@@ -100,6 +100,12 @@ pub(crate) enum Event {
     Admin,
     /// Something is to be done to a region that is led there.
     AdminOn(Slot),
+    /// Something is to be done to this region.
+    AdminOf(RegionId),
+    /// It is to become a part of a neighbour; so many tries are left.
+    MergeAgain(RegionId, u8),
+    /// Nobody hears the node for a while.
+    CutOff(Slot),
     /// Whoever leads the region hands over to this peer.
     HandOver(base::RegionId, base::PeerId),
     /// A task of a transactional client goes on.

@@ -42,7 +42,8 @@ pub enum Fault {
     SlowLink,
     /// One kind of message does not reach a node.
     Filter,
-    /// The files of snapshots are cut short on their way, or a bit of them flips.
+    /// The files of snapshots are cut short on their way, or a bit of them flips, on their way or
+    /// once they are there.
     SnapshotDamage,
     /// A process stands still.
     Pause,
@@ -215,8 +216,8 @@ impl World {
                 self.mend_later(Mend::Filter)
             }
             Fault::SnapshotDamage => {
-                let flip = self.faults.prng.one_in(2);
-                self.network.damage = Some(if flip { Damage::Flip } else { Damage::Cut });
+                let damages = [Damage::Flip, Damage::Cut, Damage::Rot];
+                self.network.damage = Some(damages[self.faults.prng.below(3) as usize]);
                 self.mend_later(Mend::Damage)
             }
             Fault::Pause | Fault::Stall => runs && self.halt(fault, slot),
@@ -340,12 +341,28 @@ impl World {
             if self.faults.prng.one_in(2) {
                 actor = Actor::Applier;
             }
-            self.admin_on(slot);
-            let soon = ms(5 + self.faults.prng.below(60));
-            self.queue.after(soon, Event::AdminOn(slot));
+            self.admin_soon(slot);
         }
         self.nodes[slot].stalled = Some((actor, until));
+        if actor == Actor::Log {
+            self.lose_unsynced(slot);
+        }
         true
+    }
+
+    /// Something is asked for on the node, and once more in a moment.
+    fn admin_soon(&mut self, slot: Slot) {
+        self.admin_on(slot);
+        let soon = ms(5 + self.faults.prng.below(60));
+        self.queue.after(soon, Event::AdminOn(slot));
+    }
+
+    /// Where much is not synced a loss of power takes much, now and then.
+    fn lose_unsynced(&mut self, slot: Slot) {
+        if self.plan.faults.contains(&Fault::PowerLossMidTurn) && self.faults.prng.one_in(3) {
+            let effects = 20 + self.faults.prng.below(300) as u32;
+            self.nodes[slot].doomed = Some((effects, true));
+        }
     }
 
     fn bad_disk(&mut self, fault: Fault, slot: Slot) -> bool {
@@ -353,6 +370,10 @@ impl World {
         match fault {
             Fault::SlowDisk => {
                 self.nodes[slot].disk_factor = 100;
+                if !self.plan.options.admin.is_empty() && self.faults.prng.one_in(2) {
+                    self.admin_soon(slot);
+                }
+                self.lose_unsynced(slot);
                 self.mend_later(Mend::Disk(slot))
             }
             Fault::FailedSync => {
@@ -385,6 +406,9 @@ impl World {
             let voters = peers.iter().filter(|peer| peer.role == PeerRole::Voter).count();
             let lost = |id: &StoreId| self.lost_stores.contains(id);
             if voters < 3 || peers.iter().any(|p| lost(&p.store_id) || p.role != PeerRole::Voter) {
+                return false;
+            }
+            if !view.has_data {
                 return false;
             }
             let same = views.iter().filter(|other| other.region == view.region).count();
@@ -422,11 +446,12 @@ impl World {
         true
     }
 
-    /// Nodes like to end right after they promised something.
-    pub(crate) fn promised(&mut self, slot: Slot) {
+    /// Nodes like to end right after they promised something, or where something is half done: one
+    /// time in so many.
+    pub(crate) fn tempted(&mut self, slot: Slot, times: u64) {
         let power = self.plan.faults.contains(&Fault::PowerLossMidTurn);
         let may = power || self.plan.faults.contains(&Fault::KillMidTurn);
-        if may && !self.healing && self.faults.prng.one_in(24) {
+        if may && !self.healing && self.faults.prng.one_in(times) {
             let effects = self.faults.prng.below(4) as u32;
             self.nodes[slot].doomed.get_or_insert((effects, power));
         }
@@ -466,7 +491,12 @@ impl World {
         if node.held {
             return;
         }
-        let after = if self.healing { ms(200) } else { self.some_time() };
+        let after = match self.faults.prng.one_in(4) {
+            _ if self.healing => ms(200),
+            // Before anybody has noticed.
+            true => ms(1 + self.faults.prng.below(60)),
+            false => self.some_time(),
+        };
         self.queue.after(after, Event::Start(slot, life));
     }
 

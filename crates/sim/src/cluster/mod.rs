@@ -22,11 +22,13 @@
 //! | a node: its actors' turns and effects, its start | `process`, `drive`, `boot` |
 //! | placement driver, what it is told, what a node is asked | `host`, `reporter`, `serve` |
 //! | clients and what they do | `client`, `workload`; transactional ones: `txn` |
+//! | admin traffic | `admin`, `bursts` |
 //! | what goes wrong, and the bounds within which it may | `faults`, `network`, `clock` |
 //! | promises | `checks`, `promises` (each step), `history`, `linear` (clients), `heal` (the end) |
 
 mod admin;
 mod boot;
+mod bursts;
 mod checks;
 mod client;
 mod clock;

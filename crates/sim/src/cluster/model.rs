@@ -39,8 +39,16 @@ struct ModelRegion {
     sum: u64,
     /// Old versions of transactions may go unasked.
     collects: bool,
-    /// It waits to be taken over: since which entry, by whom, as what.
-    merge: Option<(Index, RegionId, Epoch)>,
+    /// It waits to be taken over.
+    merge: Option<Merge>,
+}
+
+/// Since which entry, by whom, as what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Merge {
+    commit: Index,
+    target: (RegionId, Epoch),
+    min_index: Index,
 }
 
 /// What an entry did to other regions.
@@ -52,6 +60,15 @@ enum Effect {
 
 type Regions = BTreeMap<RegionId, Option<ModelRegion>>;
 
+/// What the members of a region promised when it began to merge.
+pub(crate) struct End {
+    /// The entry that began the merge.
+    pub(crate) commit: Index,
+    /// Each of them has the log up to here, durably, and keeps what is behind it.
+    pub(crate) min_index: Index,
+    pub(crate) peers: Vec<Peer>,
+}
+
 #[derive(Default)]
 pub(crate) struct Model {
     /// `None`: it was taken over, or met something that it does not understand.
@@ -60,6 +77,8 @@ pub(crate) struct Model {
     collects: bool,
     /// What the numbers of descriptor and data are at an index.
     states: BTreeMap<(RegionId, Index), u64>,
+    /// The last merge of each region.
+    ends: BTreeMap<RegionId, End>,
 }
 
 impl Model {
@@ -92,6 +111,11 @@ impl Model {
         self.states.get(&(region, index)).copied()
     }
 
+    /// The last merge that the region began.
+    pub(crate) fn end(&self, region: RegionId) -> Option<&End> {
+        self.ends.get(&region)
+    }
+
     /// A committed entry, seen perhaps for the first time.
     pub(crate) fn commit(&mut self, id: RegionId, entry: &Entry) {
         let Some(Some(region)) = self.regions.get(&id) else { return };
@@ -104,6 +128,12 @@ impl Model {
         let effect = region.execute(entry, &self.regions);
         if effect.is_some() {
             self.states.insert((id, entry.index), region.state());
+        }
+        if let Some(Merge { commit, min_index, .. }) = region.merge
+            && commit == entry.index
+        {
+            let peers = region.region.peers.clone();
+            self.ends.insert(id, End { commit, min_index, peers });
         }
         self.regions.insert(id, effect.is_some().then_some(region));
         match effect {
@@ -176,7 +206,7 @@ impl ModelRegion {
         }
         let fits = epoch == self.region.epoch;
         if let Some(rollback) = admin.rollback_merge {
-            let waits = self.merge.is_some_and(|(commit, ..)| commit == rollback.commit);
+            let waits = self.merge.is_some_and(|merge| merge.commit == rollback.commit);
             if fits && waits {
                 self.region = self.region.rollback_merge();
                 self.merge = None;
@@ -185,11 +215,13 @@ impl ModelRegion {
         }
         let fits = fits && self.merge.is_none() && self.region.flashback.is_none();
         if let Some(prepare) = admin.prepare_merge {
+            let min_index = prepare.min_index;
             let (target, next) = (prepare.target?, self.region.prepare_merge());
             let target = proto::region_from_proto(&target);
             if fits && target.commit_merge(&next).is_some() {
                 self.region = next;
-                self.merge = Some((self.applied, target.id, target.epoch));
+                let target = (target.id, target.epoch);
+                self.merge = Some(Merge { commit: self.applied, target, min_index });
             }
             return Some(Effect::Nothing);
         }
@@ -223,8 +255,9 @@ impl ModelRegion {
     ) -> Option<Effect> {
         let id = RegionId(commit.source.as_ref()?.id);
         let source = others.get(&id)?.as_ref()?;
-        let ours = Some((commit.commit, self.region.id, self.region.epoch));
-        assert_eq!(source.merge, ours, "what the log says: region {id} is not to be taken over");
+        let ours = (commit.commit, (self.region.id, self.region.epoch));
+        let waits = source.merge.map(|merge| (merge.commit, merge.target));
+        assert_eq!(waits, Some(ours), "what the log says: region {id} is not to be taken over");
         let Some(next) = self.region.commit_merge(&source.region) else {
             return Some(Effect::Nothing);
         };

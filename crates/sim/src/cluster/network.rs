@@ -72,6 +72,8 @@ pub(crate) struct Network {
 pub(crate) enum Damage {
     Cut,
     Flip,
+    /// After they have arrived.
+    Rot,
 }
 
 /// When what was sent arrives; not at all, once, or twice.

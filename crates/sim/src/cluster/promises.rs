@@ -23,6 +23,8 @@ pub(crate) struct Promises {
     votes: BTreeMap<(StoreId, RegionId), (Term, PeerId)>,
     /// Replicas that left a store, durably, and in which life of its process.
     left: BTreeMap<(StoreId, RegionId, PeerId), u64>,
+    /// The members of which a store's shard was told, by the count of their changes.
+    members: BTreeMap<(StoreId, RegionId), u64>,
     /// What was told of a region, in which term of the placement driver.
     told: BTreeMap<RegionId, (Term, Epoch)>,
 }
@@ -53,11 +55,25 @@ impl Promises {
             if let Some(Milestone::Destroyed(peer)) = applied.milestone {
                 self.left.insert((store, applied.region_id, peer), node.life);
             }
+            if let Some(region) =
+                applied.region.as_ref().filter(|_| !applied.conf_changes.is_empty())
+            {
+                self.members.insert((store, region.id), region.epoch.conf_ver);
+            }
         }
     }
 
-    /// A store starts: it knows how it voted, unless the region is no more.
+    /// A store starts: it knows the members of which it was told, and how it voted, unless the
+    /// region is no more.
     pub(crate) fn recovered(&self, store: StoreId, machine: &Machine, log: &LogReader) {
+        let members = self.members.range((store, RegionId(0))..=(store, RegionId(u64::MAX)));
+        for ((_, region), told) in members {
+            let known = conf_ver(machine, *region);
+            assert!(
+                known >= *told,
+                "members are remembered: store {store}, region {region}: {told}, and now {known}"
+            );
+        }
         let votes = self.votes.range((store, RegionId(0))..=(store, RegionId(u64::MAX)));
         for ((_, region), (term, vote)) in votes {
             if is_merged(machine, *region) {
@@ -86,6 +102,14 @@ impl Promises {
             (*last, *epoch) = now;
         }
     }
+}
+
+/// How often the members of the region changed, as far as the store knows.
+fn conf_ver(machine: &Machine, region: RegionId) -> u64 {
+    let record = machine.engine.get(Cf::Raft, &keys::region_state_key(region)).expect("readable");
+    let record = record.map(|r| raft_serverpb::RegionLocalState::decode(r).expect("sound"));
+    let epoch = record.and_then(|record| record.region?.region_epoch);
+    epoch.map_or(0, |epoch| epoch.conf_ver)
 }
 
 /// Whether the region became a part of another one, as far as the store knows.

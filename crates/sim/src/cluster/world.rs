@@ -30,6 +30,9 @@ pub(crate) fn ms(milliseconds: u64) -> Duration {
 /// Events that may wait. Far more than a run ever has.
 const EVENTS_MAX: usize = 200_000;
 
+/// Of so many promised votes one is followed by an end of the process, where there may be one.
+const PROMISES: u64 = 24;
+
 /// What to do when the store answers.
 pub(crate) enum Wait {
     /// Nothing.
@@ -213,7 +216,10 @@ impl World {
             Event::Fault => self.fault(),
             Event::Mend(mend) => self.mend(mend),
             Event::Admin => self.admin(),
-            Event::AdminOn(slot) => self.change_on(slot),
+            Event::AdminOn(slot) => self.something_on(slot),
+            Event::AdminOf(region) => self.admin_of(region),
+            Event::MergeAgain(region, tries) => self.merge_again(region, tries),
+            Event::CutOff(slot) => self.cut_off(slot),
             Event::HandOver(region, to) => self.hand_over(region, to),
             event => self.happen_to_txns(event),
         }
@@ -433,7 +439,7 @@ impl World {
         self.totals.messages += 1;
         self.checks.promises.sent(life, &message);
         if matches!(message.message.body, raft::Body::VoteResponse { granted: true }) {
-            self.promised(from);
+            self.tempted(from, PROMISES);
         }
         let Some(first) = first else {
             if files.is_some() {

@@ -71,9 +71,7 @@ impl ApplyRegion {
         commit: Index,
         batch: &mut WriteBatch,
     ) -> Result<(), RegionError> {
-        let this =
-            |merge: &Arc<MergeState>| merge.commit == commit || !keep(Rule::RollbackOfThisMerge);
-        let waits = self.merge.as_ref().is_some_and(this);
+        let waits = self.merge.as_ref().is_some_and(|merge| merge.commit == commit);
         if !waits || epoch != self.region.epoch {
             return Err(self.epoch_not_match());
         }
@@ -116,8 +114,8 @@ impl Applier {
         out: &mut ApplyOutbox,
     ) -> Result<Option<Result<(), RegionError>>, Fatal> {
         let target = &self.regions[&id];
-        let same = *epoch == target.region.epoch || !keep(Rule::TakeOverOfThisEpoch);
-        let fits = same && merge.is_into(&target.region);
+        let fits = *epoch == target.region.epoch && merge.is_into(&target.region);
+        let fits = fits || !keep(Rule::TakeOverOfThisEpoch);
         let next = fits.then(|| target.region.commit_merge(&merge.source)).flatten();
         let Some(next) = next else { return Ok(Some(Err(target.epoch_not_match()))) };
         let source_id = merge.source.id;

@@ -45,7 +45,10 @@ impl ApplyRegion {
             {
                 Ok(Err(self.epoch_not_match()))
             }
-            Command::Writes { flashback, .. } if flashback != self.region.flashback.is_some() => {
+            Command::Writes { flashback, .. }
+                if flashback != self.region.flashback.is_some()
+                    && keep(Rule::ClosedTakesNothing) =>
+            {
                 let purpose = if flashback { Purpose::Flashback } else { Purpose::Any };
                 Ok(check_flashback(&self.region, purpose))
             }
@@ -64,7 +67,9 @@ impl ApplyRegion {
     ) -> Result<(), RegionError> {
         match admin {
             Admin::RollbackMerge { commit } => return self.rollback_merge(epoch, commit, batch),
-            _ if self.merge.is_some() => return Err(self.epoch_not_match()),
+            ref other if self.merge.is_some() && !is_let_in(other) => {
+                return Err(self.epoch_not_match());
+            }
             Admin::Flashback(began) => return self.flashback(epoch, began, batch),
             Admin::PrepareMerge { .. } | Admin::CommitMerge(_) | Admin::Split(_)
                 if self.region.flashback.is_some() =>
@@ -224,6 +229,11 @@ impl ApplyRegion {
     pub(super) fn epoch_not_match(&self) -> RegionError {
         RegionError::EpochNotMatch { current: vec![self.region.clone()] }
     }
+}
+
+/// Whether a region that merges does what the entry says: its log stays as it is, too.
+fn is_let_in(admin: &Admin) -> bool {
+    matches!(admin, Admin::CompactLog { .. }) && !keep(Rule::MergeKeepsLog)
 }
 
 /// Whether the region had a replica here that left.

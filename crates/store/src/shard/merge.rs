@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use base::rule::{Rule, keep};
 use base::{Epoch, KeyRange, PeerId, Region, RegionId};
 use raft::{Body, Snapshot};
 
@@ -176,7 +177,7 @@ impl Shard {
             let target = self.replicas.values().find(absorbs)?;
             Some(Box::new((**target.region()).clone()))
         });
-        let Some(target) = target else { return false };
+        let Some(target) = target.filter(|_| keep(Rule::MergeIsTold)) else { return false };
         if message.tombstone || message.from.id == PeerId::NONE {
             return true;
         }

@@ -1,0 +1,144 @@
+//! Admin requests that come together, or again and again: what one of them began is not known
+//! everywhere when the next one comes.
+//!
+//! | burst | what it does |
+//! | --- | --- |
+//! | crowd | a few requests for one region and its neighbours within a moment |
+//! | on and off | a merge whose target changes meanwhile, so that it is off; then again, until it is done |
+
+use std::sync::Arc;
+
+use base::{PeerRole, RegionId};
+use store::RegionView;
+
+use super::admin::AdminKind;
+use super::event::{Actor, Event, Slot};
+use super::faults::{Fault, Mend};
+use super::world::{World, ms};
+
+/// Tries of a merge that is to be done in the end.
+const TRIES: u8 = 8;
+
+impl World {
+    /// Several requests instead of one.
+    pub(crate) fn burst(&mut self) {
+        let Some((slot, view)) = self.some_leader() else { return };
+        if view.region.id.is_system() {
+            return;
+        }
+        match self.prng.one_in(2) {
+            true => self.crowd(slot, view.region.id),
+            false => self.on_and_off(slot, &view),
+        }
+    }
+
+    fn crowd(&mut self, slot: Slot, region: RegionId) {
+        if self.plan.faults.contains(&Fault::Stall) && self.prng.one_in(2) {
+            let until = self.now() + ms(20 + self.prng.below(1_500));
+            self.nodes[slot].stalled = Some((Actor::Applier, until));
+        }
+        for _ in 0..2 + self.prng.below(4) {
+            let soon = ms(self.prng.below(60));
+            self.queue.after(soon, Event::AdminOf(region));
+        }
+    }
+
+    /// Something is asked for a region, or for a neighbour of it.
+    pub(crate) fn admin_of(&mut self, region: RegionId) {
+        let Some((slot, view)) = self.leader_of(region).filter(|_| !self.healing) else { return };
+        let neighbour = self.some_neighbour(&view.region);
+        let (slot, view) = match neighbour.filter(|_| self.prng.one_in(3)) {
+            Some(other) => match self.leader_of(other.id) {
+                Some(found) => found,
+                None => return,
+            },
+            None => (slot, view),
+        };
+        let kind = [AdminKind::Split, AdminKind::Merge, AdminKind::Change, AdminKind::Flashback];
+        let kind = kind[self.prng.below(4) as usize];
+        if self.plan.options.admin.contains(&kind) {
+            self.ask(kind, slot, &view);
+        }
+    }
+
+    fn ask(&mut self, kind: AdminKind, slot: Slot, view: &RegionView) {
+        match kind {
+            AdminKind::Split => self.split_somewhere(slot, view),
+            AdminKind::Change => self.change_somehow(slot, view),
+            AdminKind::Flashback => self.close(slot, view),
+            _ => {
+                if let Some(target) = self.some_neighbour(&view.region) {
+                    self.merge_into(slot, view, target);
+                }
+            }
+        }
+    }
+
+    /// A merge into a region as it was: it changes at the same moment.
+    fn on_and_off(&mut self, slot: Slot, view: &Arc<RegionView>) {
+        let admin = &self.plan.options.admin;
+        if !admin.contains(&AdminKind::Merge) {
+            return;
+        }
+        let changes = [AdminKind::Split, AdminKind::Change];
+        let change = changes.into_iter().filter(|kind| admin.contains(kind)).collect::<Vec<_>>();
+        let Some(target) = self.some_neighbour(&view.region) else { return };
+        let led = self.leader_of(target.id).filter(|_| !change.is_empty());
+        if let Some((at, led)) = led {
+            let kind = change[self.prng.below(change.len() as u64) as usize];
+            self.ask(kind, at, &led);
+        }
+        self.merge_into(slot, view, target);
+        let followers = view.region.peers.iter().filter(|peer| peer.id != view.peer.id);
+        let followers = followers.filter(|peer| peer.role == PeerRole::Voter);
+        let away = followers.filter_map(|peer| self.stores.get(&peer.store_id)).next().copied();
+        if let Some(away) = away.filter(|_| self.plan.faults.contains(&Fault::Isolate))
+            && self.prng.one_in(2)
+        {
+            // It hears of the merge, and not that it is off.
+            let soon = ms(2 + self.prng.below(150));
+            self.queue.after(soon, Event::CutOff(away));
+        }
+        self.merge_later(view.region.id, TRIES);
+    }
+
+    fn merge_later(&mut self, region: RegionId, tries: u8) {
+        let after = ms(50 + self.prng.below(600));
+        self.queue.after(after, Event::MergeAgain(region, tries));
+    }
+
+    /// The region is to become a part of a neighbour, if it has not.
+    pub(crate) fn merge_again(&mut self, region: RegionId, tries: u8) {
+        if self.healing {
+            return;
+        }
+        if let Some((slot, view)) = self.leader_of(region)
+            && let Some(target) = self.some_neighbour(&view.region)
+        {
+            self.merge_into(slot, &view, target);
+        }
+        if tries > 1 {
+            self.merge_later(region, tries - 1);
+        }
+    }
+
+    /// Nobody hears the node for a while.
+    pub(crate) fn cut_off(&mut self, slot: Slot) {
+        if self.healing {
+            return;
+        }
+        let others = (0..self.nodes.len()).filter(|other| *other != slot);
+        let links: Vec<_> = others.flat_map(|other| [(slot, other), (other, slot)]).collect();
+        self.network.cut.extend(links.iter().copied());
+        let after = ms(500 + self.prng.below(4_000));
+        self.queue.after(after, Event::Mend(Mend::Cut(links)));
+    }
+
+    /// Who leads the region.
+    fn leader_of(&self, region: RegionId) -> Option<(Slot, Arc<RegionView>)> {
+        self.nodes.iter().enumerate().find_map(|(slot, node)| {
+            let view = node.views()?.get(region)?;
+            view.is_leader().then_some((slot, view))
+        })
+    }
+}
