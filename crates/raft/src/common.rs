@@ -149,6 +149,14 @@ impl Common {
         ticks + 1 + self.prng.below(u64::from(ticks - 1)) as u32
     }
 
+    /// The election timeout of whoever knows that the leader is gone: it need not be spread so far,
+    /// since few know it, and of two who ask at once one stands back (`raw_node/steps`,
+    /// `on_pre_vote`).
+    pub(crate) fn draw_short_timeout(&mut self) -> u32 {
+        let ticks = self.config.election_ticks;
+        ticks + 1 + self.prng.below(u64::from(ticks / 4).max(1)) as u32
+    }
+
     /// Sends what promises nothing that could be forgotten in a crash.
     pub(crate) fn send(&mut self, to: PeerId, body: Body) {
         let message = Message { from: self.id(), to, term: self.term, body };

@@ -19,6 +19,8 @@ pub(crate) struct Follower {
     pub(crate) round: u64,
     /// Campaign when `elapsed` reaches it.
     timeout: u32,
+    /// The timeout is a short one, for a leader that seemed to be gone.
+    hurries: bool,
 }
 
 /// What an `Append` brings.
@@ -33,7 +35,16 @@ impl Follower {
     /// A follower of `leader` (nobody, if none is known) that has waited for `elapsed` ticks
     /// already.
     pub(crate) fn new(leader: PeerId, elapsed: u32, common: &mut Common) -> Self {
-        Self { leader, elapsed, round: 0, timeout: common.draw_timeout() }
+        Self { leader, elapsed, round: 0, timeout: common.draw_timeout(), hurries: false }
+    }
+
+    /// Messages to a peer are being lost. If it leads, its process has probably ended: then this
+    /// node waits no longer than the lease of that leader may last.
+    pub(crate) fn on_unreachable(&mut self, peer: PeerId, common: &mut Common) {
+        if peer == self.leader {
+            self.timeout = self.timeout.min(common.draw_short_timeout());
+            self.hurries = true;
+        }
     }
 
     pub(crate) fn tick(&mut self, common: &mut Common) -> Next {
@@ -134,6 +145,9 @@ impl Follower {
         }
         self.leader = from;
         self.elapsed = 0;
+        if std::mem::take(&mut self.hurries) {
+            self.timeout = common.draw_timeout();
+        }
         common.heard_leader();
         Ok(())
     }

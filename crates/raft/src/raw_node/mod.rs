@@ -327,10 +327,13 @@ impl RawNode {
     }
 
     /// The transport knows that messages to `peer` are being lost. A leader then stops to send
-    /// ahead of the answers; without being told it finds out from the next refusal.
+    /// ahead of the answers; without being told it finds out from the next refusal. A follower of
+    /// `peer` campaigns as soon as others may vote for it.
     pub fn report_unreachable(&mut self, peer: PeerId) {
-        if let State::Leader(leader) = &mut self.state {
-            leader.on_unreachable(peer);
+        match &mut self.state {
+            State::Leader(leader) => leader.on_unreachable(peer),
+            State::Follower(follower) => follower.on_unreachable(peer, &mut self.common),
+            State::Candidate(_) => {}
         }
     }
 

@@ -102,7 +102,14 @@ impl RawNode {
             let term = term.max(message.term - 1);
             common.tell_committed(message.from, term, last);
         }
-        Next::Stay
+        // Of two who ask each other at once both would campaign, and each vote for itself.
+        let outranks = last != common.log.last() || message.from > common.id();
+        match &self.state {
+            State::Candidate(candidate) if granted && candidate.pre && outranks => {
+                Next::Follow { leader: PeerId::NONE }
+            }
+            _ => Next::Stay,
+        }
     }
 
     /// Raft paper, figure 2, "RequestVote RPC", and section 5.4.1.
