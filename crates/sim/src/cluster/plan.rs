@@ -143,9 +143,9 @@ impl Plan {
             hand_over_ticks: pick(prng, &[0, 2, 10]) as u32,
             region_max_keys: pick(prng, &[12, 40, 1_000_000]),
             replica_reads: pick(prng, &[0, 3, 10]),
-            shard_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 20])),
-            apply_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 20])),
-            snapshot_delay: ms(pick(prng, &[1, 1, 1, 1])),
+            shard_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 4_000])),
+            apply_delay: Duration::from_micros(pick(prng, &[20, 20, 4_000, 40_000])),
+            snapshot_delay: ms(pick(prng, &[1, 1, 500, 4_000])),
             txn: options.transactions.then(|| TxnPlan::draw(prng)),
             options: options.clone(),
         };
