@@ -65,7 +65,9 @@ impl Replica {
     pub(crate) fn hash_computed(&mut self, hash: Option<RegionHash>, out: &mut Outbox) {
         let Some(hash) = hash else {
             if let Some((_, reply)) = self.comparison.asked.take() {
-                let reason = format!("region {}: garbage was collected meanwhile", self.region.id);
+                let what =
+                    "how far garbage is collected is not known, or was not the same throughout";
+                let reason = format!("region {}: {what}", self.region.id);
                 out.replies.push((reply, Err(RegionError::ServerIsBusy { reason })));
             }
             return;

@@ -31,7 +31,7 @@ impl GarbageRule for GcRule {
 
     fn beyond(&self, horizon: &[u8], range: &KeyRange) -> Option<Box<dyn GarbageWalk>> {
         let points = SafePoints::decode(horizon)?;
-        if !points.covers(&self.0.used()) || self.0.is_destroyed(range) {
+        if !points.covers(&*self.0.collected()?) || self.0.is_destroyed(range) {
             return None;
         }
         Some(Box::new(Walk::new(Arc::new(points))))

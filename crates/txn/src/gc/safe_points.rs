@@ -110,6 +110,10 @@ struct Inner {
     told: Arc<SafePoints>,
     /// Versions below are dropped.
     used: Arc<SafePoints>,
+    /// Below which versions may be gone here, whoever dropped them. What ran on this store before
+    /// may have dropped more than `used` says: it is known when placement was asked once, since
+    /// safe points never go back.
+    collected: Option<Arc<SafePoints>>,
     /// Ranges whose data were removed without their regions knowing, engine form.
     destroyed: Vec<KeyRange>,
 }
@@ -130,6 +134,11 @@ impl GcState {
         let highest = told.own.values().chain([&told.all]).max().expect("there is one");
         self.highest.store(highest.0, Ordering::Release);
         inner.used = std::mem::replace(&mut inner.told, Arc::new(told));
+        let collected = match inner.collected {
+            None => inner.told.clone(),
+            Some(_) => inner.used.clone(),
+        };
+        inner.collected = Some(collected);
     }
 
     /// Below which requests are refused.
@@ -137,9 +146,14 @@ impl GcState {
         self.inner().told.clone()
     }
 
-    /// Below which versions may be gone here.
+    /// Below which versions are dropped.
     pub fn used(&self) -> Arc<SafePoints> {
         self.inner().used.clone()
+    }
+
+    /// Below which versions may be gone here; not known before placement was asked.
+    pub fn collected(&self) -> Option<Arc<SafePoints>> {
+        self.inner().collected.clone()
     }
 
     /// Refuses a transaction or a read at `ts` of a key (engine form) that comes too late. A read

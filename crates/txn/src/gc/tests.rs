@@ -46,6 +46,8 @@ fn safe_points_only_advance_and_are_used_one_poll_later() {
 fn a_replica_that_collected_beyond_the_horizon_has_nothing_to_say() {
     let (state, all) = (Arc::new(GcState::new()), KeyRange::all());
     let rule = GcRule::new(state.clone());
+    assert!(rule.beyond(b"", &all).is_none(), "who ran here before may have collected");
+    state.learn(&points(0, &[]));
     assert!(rule.beyond(b"", &all).is_some(), "nobody collects");
     state.learn(&points(10, &[]));
     assert!(rule.beyond(b"", &all).is_some(), "told, and not used yet");
@@ -160,6 +162,7 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
         let replicas = [Replica::new(), Replica::new()];
         let whole = MemoryEngine::new();
         let whole = Replica { engine: whole, state: Arc::new(GcState::new()) };
+        replicas.iter().chain([&whole]).for_each(|replica| replica.state.learn(&points(0, &[])));
         let (mut now, mut safe) = (10u64, 0u64);
         for _ in 0..200 {
             now += 2;
@@ -197,6 +200,19 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
         }
         no_value_is_left_over(&replicas, safe);
     }
+}
+
+/// A store that was started again does not know how far it had collected, until placement says so.
+#[test]
+fn who_was_started_again_asks_before_it_compares() {
+    let state = Arc::new(GcState::new());
+    let (rule, all) = (GcRule::new(state.clone()), KeyRange::all());
+    let horizon = points(10, &[]).encode();
+    assert!(rule.beyond(&horizon, &all).is_none());
+    state.learn(&points(12, &[]));
+    assert!(state.used().is_zero(), "it collects nothing yet");
+    assert!(rule.beyond(&horizon, &all).is_none(), "and may have, up to 12");
+    assert!(rule.beyond(&points(12, &[]).encode(), &all).is_some());
 }
 
 /// After a last sweep, family `default` has the values of the records that are there and no others.

@@ -19,7 +19,7 @@ use store::{
     ShardInput, WriteResult, Writes,
 };
 use txn::concurrency::SyncTicket;
-use txn::gc::GcRule;
+use txn::gc::{GcRule, SafePoints};
 use txn::latches::CommandId;
 use txn::mvcc::{Key, Lock, Reader};
 use txn::scheduler::{
@@ -89,6 +89,11 @@ impl TxnHost {
     /// What its engine may drop.
     pub(crate) fn garbage(&self) -> Arc<dyn GarbageRule> {
         Arc::new(GcRule::new(self.collecting.state.clone()))
+    }
+
+    /// Nobody moves the safe point.
+    pub(crate) fn never_collects(&self) {
+        self.collecting.state.learn(&SafePoints::default());
     }
 }
 
