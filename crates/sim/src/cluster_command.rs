@@ -58,7 +58,8 @@ impl Command {
                 "--twice" => command.twice = true,
                 "--minimise" => command.minimise = true,
                 "--no-admin" => command.options.admin.clear(),
-                "--transactions" => command.options.transactions = true,
+                "--transactions" => command.options.transactions = Some(true),
+                "--no-transactions" => command.options.transactions = Some(false),
                 _ => {
                     let value = rest.next().ok_or_else(|| format!("{name}: what is its value?"))?;
                     command.set(name, value)?;
@@ -269,8 +270,10 @@ fn flags(command: &Command) -> String {
     if options.admin.is_empty() {
         flags += " --no-admin";
     }
-    if options.transactions && !command.calm {
-        flags += " --transactions";
+    match options.transactions.filter(|_| !command.calm) {
+        Some(true) => flags += " --transactions",
+        Some(false) => flags += " --no-transactions",
+        None => {}
     }
     flags
 }
@@ -281,7 +284,6 @@ pub fn run_scenarios(part: Option<&str>) -> bool {
     let (mut runs, mut broken) = (0, 0);
     let mut all = scenarios::all();
     if let Some(part) = part {
-        all.extend(scenarios::transactional());
         all.retain(|scenario| scenario.name.contains(part));
     }
     for scenario in all {

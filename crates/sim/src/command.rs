@@ -29,7 +29,7 @@ pontoon-sim [--seeds A..B] [--jobs N] [--minutes M] [--seed S] ...
     --jobs N      threads
     --minutes M   goes on with the next seeds until the time is over
     --seconds S   virtual seconds of clients and faults (60)
-    --nodes N, --clients N, --faults a,b, --no-admin
+    --nodes N, --clients N, --faults a,b, --no-admin, --transactions, --no-transactions
                   instead of what the seed says
     --calm        five nodes, twenty clients, nothing fails: for the speed
     --twice       each seed twice: the same hash

@@ -23,7 +23,7 @@ fn clusters_keep_their_promises() {
 /// The same with transactional clients.
 #[test]
 fn transactions_keep_their_promises() {
-    let options = Options { transactions: true, ..Options::default() };
+    let options = Options { transactions: Some(true), ..Options::default() };
     let mut totals = Totals::default();
     for seed in 0..8 {
         match run_caught(seed, &options) {

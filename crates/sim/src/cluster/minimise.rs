@@ -25,7 +25,7 @@ pub fn minimise(seed: u64, options: &Options) -> Option<Minimal> {
         found.try_without(seed, |options| options.faults.retain(|other| *other != fault));
     }
     found.try_without(seed, |options| options.admin.clear());
-    found.try_without(seed, |options| options.transactions = false);
+    found.try_without(seed, |options| options.transactions = Some(false));
     for clients in [1, 2, 4, 8] {
         if found.try_without(seed, |options| options.clients = Some(clients)) {
             break;

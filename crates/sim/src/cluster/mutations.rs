@@ -88,7 +88,7 @@ pub struct Hunt {
 /// Runs seeds until one shows that the rule is broken, or for `limit` of a processor's time: others
 /// may be busy here as well.
 pub fn hunt(mutation: Mutation, limit: Duration) -> Hunt {
-    let transactions = matches!(mutation, Mutation::Txn(_));
+    let transactions = matches!(mutation, Mutation::Txn(_)).then_some(true);
     let options = Options { transactions, breaks: Some(mutation), ..Options::default() };
     let (began, before) = (Instant::now(), processor_time());
     let mut seeds = 0;

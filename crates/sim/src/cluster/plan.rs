@@ -30,8 +30,8 @@ pub struct Options {
     pub sleep_ticks: Option<u32>,
     /// Time between two calls of a client; `None`: the seed decides.
     pub think: Option<Duration>,
-    /// Whether there are transactional clients.
-    pub transactions: bool,
+    /// Whether there are transactional clients; `None`: the seed decides.
+    pub transactions: Option<bool>,
     /// Whether each applied state is compared, or one in eight.
     pub thorough: bool,
     /// Which lines to print.
@@ -52,7 +52,7 @@ impl Default for Options {
             log_entries_max: None,
             sleep_ticks: None,
             think: None,
-            transactions: false,
+            transactions: None,
             thorough: true,
             trace: None,
             #[cfg(feature = "mutations")]
@@ -69,6 +69,7 @@ impl Options {
             clients: Some(20),
             faults: BTreeSet::new(),
             think: Some(Duration::from_secs(1)),
+            transactions: Some(false),
             thorough: false,
             ..Self::default()
         }
@@ -118,6 +119,11 @@ const AT_ONCE: Duration = Duration::from_micros(20);
 /// What a clock may be wrong by, in millionths: leases are safe up to there.
 pub(crate) const DRIFT_PPM_MAX: i64 = 20_000;
 
+/// They cost more than all other clients, so most seeds are without.
+fn draws_transactions(options: &Options, prng: &mut Prng) -> bool {
+    options.transactions.unwrap_or_else(|| prng.one_in(4))
+}
+
 impl Plan {
     pub(crate) fn new(options: &Options, prng: &mut Prng) -> Self {
         let pick = |prng: &mut Prng, of: &[u64]| of[prng.below(of.len() as u64) as usize];
@@ -146,7 +152,7 @@ impl Plan {
             shard_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 4_000])),
             apply_delay: Duration::from_micros(pick(prng, &[20, 20, 4_000, 40_000])),
             snapshot_delay: ms(pick(prng, &[1, 1, 500, 4_000])),
-            txn: options.transactions.then(|| TxnPlan::draw(prng)),
+            txn: draws_transactions(options, prng).then(|| TxnPlan::draw(prng)),
             options: options.clone(),
         };
         let calm = options.faults.is_empty();

@@ -5,6 +5,7 @@
 //! region, the entry and both hashes.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,10 @@ use super::cluster::{Cluster, list, name_of, number, refusal, text};
 use super::show::{print, print_json};
 use crate::commands::CommandError;
 use crate::commands::table::Table;
+
+/// A copy that says nothing so long may have nothing to say: it was just started, or collects garbage
+/// just now. Then there is another comparison.
+const SILENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(
     cluster: &mut Cluster,
@@ -83,7 +88,8 @@ struct Checked {
 async fn check(cluster: &mut Cluster, region: u64) -> Result<Checked, CommandError> {
     let (leader, page) = ask_leader(cluster, region, "check").await?;
     let hash = page["check"].clone();
-    let index = number(&hash["index"]);
+    let mut index = number(&hash["index"]);
+    let mut asked = Instant::now();
     let addresses = cluster.addresses().await?;
     let peers = list(&page["peers"]).iter().map(|peer| number(&peer["store_id"]));
     let mut waiting: BTreeMap<u64, String> =
@@ -111,6 +117,11 @@ async fn check(cluster: &mut Cluster, region: u64) -> Result<Checked, CommandErr
             let late = waiting.iter().map(|(store, why)| format!("store {store}: {why}"));
             checked.otherwise.extend(late);
             break;
+        }
+        if asked.elapsed() > SILENCE {
+            let page = ask_leader(cluster, region, "check").await?.1;
+            checked.hash = page["check"].clone();
+            (index, asked) = (number(&checked.hash["index"]), Instant::now());
         }
         cluster.pause().await;
     }

@@ -41,7 +41,7 @@ pub(super) fn all() -> Vec<Scenario> {
             admin: admin.iter().copied().collect(),
             clients: Some(2),
             think: Some(Duration::from_millis(30)),
-            transactions: true,
+            transactions: Some(true),
             ..Options::default()
         };
         Scenario { name: format!("txn_{name}"), what: What::Seeds(Box::new(options), SEEDS) }

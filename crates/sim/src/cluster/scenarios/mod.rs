@@ -73,11 +73,6 @@ pub fn all() -> Vec<Scenario> {
     all.extend(founding::all());
     all.extend(known_bugs::all());
     all.extend(merges::all());
+    all.extend(known_txn_bugs::all());
     all
-}
-
-/// Those with transactional clients: only for who asks for them by name, as not all of them hold
-/// yet.
-pub fn transactional() -> Vec<Scenario> {
-    known_txn_bugs::all()
 }
