@@ -91,11 +91,13 @@ func (w *worker) load(ctx context.Context, first, end, batch int) {
 func (w *worker) call(ctx context.Context, op string, ops, keys int, seed int64) {
 	random := rand.New(rand.NewSource(seed + time.Now().UnixNano()))
 	for i := 0; i < ops; i++ {
-		k := key(random.Intn(keys))
+		drawn := random.Intn(keys)
+		k := key(drawn)
 		puts := op == "put" || (op == "mix" && random.Intn(2) == 0)
 		begin := time.Now()
 		if op == "swap" || op == "put2" {
-			w.ended(begin, w.two(ctx, op, k, key(random.Intn(keys)), i))
+			other := key((drawn + 1 + random.Intn(keys-1)) % keys)
+			w.ended(begin, w.two(ctx, op, k, other, i))
 			continue
 		}
 		if op == "getat" || op == "commit" {
@@ -114,7 +116,7 @@ func (w *worker) call(ctx context.Context, op string, ops, keys int, seed int64)
 	}
 }
 
-// two writes two keys in one transaction, or one key if both are the same.
+// two writes two keys in one transaction.
 func (w *worker) two(ctx context.Context, op string, first, second []byte, i int) error {
 	value := append([]byte(nil), w.numbered(i)...)
 	if op == "swap" {

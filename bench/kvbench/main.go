@@ -67,8 +67,8 @@ func main() {
 }
 
 func run(o options) error {
-	if o.clients < 1 || o.ops < o.clients || o.keys < 1 || o.batch < 1 {
-		return fmt.Errorf("at least 1 client, 1 key, records in a batch, an operation a client")
+	if o.clients < 1 || o.ops < o.clients || o.keys < 2 || o.batch < 1 {
+		return fmt.Errorf("at least 1 client, 2 keys, records in a batch, an operation a client")
 	}
 	switch o.op {
 	case "probe":

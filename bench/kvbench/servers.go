@@ -92,7 +92,20 @@ func (t txn) begin() (*txnkv.KVTxn, error) {
 	return transaction, err
 }
 
+// again tries as long as somebody else has just written one of the keys.
+func again(try func() error) error {
+	for {
+		if err := try(); err == nil || !tikverr.IsErrWriteConflict(err) {
+			return err
+		}
+	}
+}
+
 func (t txn) batch(ctx context.Context, keys, values [][]byte) error {
+	return again(func() error { return t.tryBatch(ctx, keys, values) })
+}
+
+func (t txn) tryBatch(ctx context.Context, keys, values [][]byte) error {
 	transaction, err := t.begin()
 	if err != nil {
 		return err
@@ -140,12 +153,7 @@ func (t txn) prepare(key, value []byte) (func(context.Context) error, error) {
 }
 
 func (t txn) swap(ctx context.Context, keys, values [2][]byte) error {
-	for {
-		err := t.trySwap(ctx, keys, values)
-		if err == nil || !tikverr.IsErrWriteConflict(err) {
-			return err
-		}
-	}
+	return again(func() error { return t.trySwap(ctx, keys, values) })
 }
 
 func (t txn) trySwap(ctx context.Context, keys, values [2][]byte) error {

@@ -44,6 +44,8 @@ impl Follower {
         if peer == self.leader {
             self.timeout = self.timeout.min(common.draw_short_timeout());
             self.hurries = true;
+            let refused = common.config.election_ticks;
+            assert!(self.timeout > refused, "others refuse their votes for so long");
         }
     }
 

@@ -106,12 +106,12 @@
 //! | pipelining (10.2.1) | `progress`, `inflights` |
 //! | writing in parallel with replication (10.2.1) | `log` |
 //!
-//! What is ours: priorities (`common`, `would_vote`), short timeouts where the leader's end is known
-//! (`follower`, `on_unreachable`), of two who ask at once one stands back (`raw_node/steps`,
-//! `on_pre_vote`), forwarding of proposals (`Propose`), groups
-//! that sleep (`leader`, `quiesce`; `raw_node/snapshots`), a follower that asks for a snapshot
-//! because its own state is damaged (`needs_snapshot`), and entries that come from elsewhere and
-//! are known to be committed (`raw_node/learn`, for a group whose log another group carries on).
+//! What is ours: priorities (`common`, `would_vote`), a short timeout where the leader's end is
+//! known (`follower`, `on_unreachable`), of two who ask at once one stands back
+//! (`raw_node/steps`, `on_pre_vote`), forwarding of proposals (`Propose`), groups that sleep
+//! (`leader`, `quiesce`; `raw_node/snapshots`), a follower that asks for a snapshot because its
+//! own state is damaged (`needs_snapshot`), and entries that come from elsewhere and are known to
+//! be committed (`raw_node/learn`, for a group whose log another group carries on).
 //! The enum of `rules` lists the rules that keep a group safe, and the code asks it wherever it
 //! keeps one; with the feature `mutations` a test can break each of them on purpose and see that
 //! the random runs find it.

@@ -47,6 +47,10 @@ const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// Time until a refused heartbeat of the store is sent again: a store that starts is not known yet.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
+/// The first of these pauses; each is twice the last. A node that founds its cluster is refused until
+/// that is done, some milliseconds later.
+const RETRY_FIRST: Duration = Duration::from_millis(10);
+
 /// A heartbeat of the store that is not answered for so long is sent again.
 const HEARTBEAT_BUDGET: Duration = Duration::from_secs(2);
 
@@ -176,7 +180,7 @@ impl Stores {
     }
 
     async fn run(mut self, accepted: watch::Sender<bool>) {
-        let mut was_taken = false;
+        let (mut was_taken, mut retry) = (false, RETRY_FIRST);
         loop {
             let taken = self.heartbeat().await;
             if taken && !was_taken {
@@ -187,7 +191,8 @@ impl Stores {
             if taken {
                 self.reporter.members.remember(&self.reporter.known).await;
             }
-            let wait = if taken { STORE_HEARTBEAT_INTERVAL } else { RETRY_INTERVAL };
+            let wait = if taken { STORE_HEARTBEAT_INTERVAL } else { retry };
+            retry = if taken { RETRY_FIRST } else { (retry * 2).min(RETRY_INTERVAL) };
             // Whichever comes first.
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
         }
@@ -467,13 +472,15 @@ async fn until(leads: &mut watch::Receiver<bool>, here: bool) {
 
 /// Opens a stream to whoever leads, as soon as somebody does.
 async fn open_stream(link: &PlacementLink) -> Stream {
+    let mut retry = RETRY_FIRST;
     loop {
         match try_open(link).await {
             Ok(stream) => return stream,
             Err(cause) => {
                 tracing::debug!(cause, "no stream of heartbeats");
                 link.remote().forget_leader();
-                tokio::time::sleep(RETRY_INTERVAL).await;
+                tokio::time::sleep(retry).await;
+                retry = (retry * 2).min(RETRY_INTERVAL);
             }
         }
     }

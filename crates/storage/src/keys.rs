@@ -8,7 +8,8 @@
 //!   01 02 region_id 02               raft local state                    │ family `raft`
 //!   01 02 region_id 03               raft apply state                    │
 //!   01 02 region_id 04               raft state that a snapshot brings   │
-//!   01 03 region_id 01               region local state                  ┘
+//!   01 03 region_id 01               region local state                  │
+//!   01 20                            ranges destroyed on this store      ┘
 //!   's'   key                        a key of the system region          ┐ families `default`,
 //!   'z'   key                        a key of any other region           ┘ `lock`, `write`
 //! ```
@@ -40,6 +41,10 @@ pub const STORE_IDENT: [u8; 2] = [LOCAL_PREFIX, 0x01];
 /// The region that a founder has prepared and the placement driver has not yet confirmed. Gone
 /// afterwards.
 pub const PREPARE_BOOTSTRAP: [u8; 2] = [LOCAL_PREFIX, 0x02];
+
+/// Ranges whose data were removed from this store alone, without their regions knowing. Ours: TiKV
+/// does not remember them.
+pub const DESTROYED_RANGES: [u8; 2] = [LOCAL_PREFIX, 0x20];
 
 const REGION_RAFT_PREFIX: u8 = 0x02;
 const REGION_META_PREFIX: u8 = 0x03;

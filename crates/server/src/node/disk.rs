@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use base::{ClusterId, Prng};
 use storage::disk::{Disk as Medium, MemoryDisk, RealDisk};
-use storage::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
+use storage::engine::{Cf, Engine, MemoryEngine, RocksEngine, RocksOptions};
+use storage::keys;
 use storage::log::{LogBatch, LogOptions, RaftLog};
 use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{Birth, LocalState, Recovered, StoreIdent, bootstrap};
@@ -47,6 +48,9 @@ impl Disk {
     ) -> Result<Self, StartError> {
         let gc = Gc::new();
         let (disk, engine) = Self::media(config, folder, &gc)?;
+        if let Some(destroyed) = engine.get(Cf::Raft, &keys::DESTROYED_RANGES)? {
+            gc.state().recall_destroyed(&destroyed);
+        }
         let log_options = LogOptions { salt: random(clock), ..LogOptions::default() };
         let log = RaftLog::open(disk.clone(), &folder.log(), log_options)?;
         Ok(Self { engine, gc, disk, log })

@@ -4,7 +4,7 @@
 //! | burst | what it does |
 //! | --- | --- |
 //! | crowd | a few requests for one region and its neighbours within a moment |
-//! | on and off | a merge whose target changes meanwhile, so that it is off; then again, until it is done |
+//! | on and off | a merge whose target changes meanwhile: it is off; then again, until it is done |
 
 use std::sync::Arc;
 

@@ -17,6 +17,7 @@
 //! that the database goes last. A snapshot keeps the database open: the folder stays locked until
 //! the last one is gone.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -251,7 +252,7 @@ impl Engine for RocksEngine {
         writer
             .with_dependent_mut(|_, writer| writer.open(path))
             .map_err(|error| EngineError::from_rocksdb("create the table", path, error))?;
-        Ok(Box::new(RocksSstWriter { writer, path: path.to_path_buf() }))
+        Ok(Box::new(RocksSstWriter { writer, path: path.to_path_buf(), synced: 0 }))
     }
 
     fn garbage(&self) -> Arc<dyn GarbageRule> {
@@ -434,16 +435,36 @@ self_cell! {
     }
 }
 
+/// Bytes of a table after which they are synced: one sync of a whole gibibyte would hold up everybody
+/// else's on the same disk.
+const TABLE_SYNC_BYTES: u64 = 8 << 20;
+
 struct RocksSstWriter {
     writer: Writer,
     path: PathBuf,
+    synced: u64,
+}
+
+impl RocksSstWriter {
+    /// A failure is left to the last sync, which tells it.
+    fn sync_some(&mut self) {
+        let size = self.file_size();
+        if size - self.synced >= TABLE_SYNC_BYTES {
+            self.synced = size;
+            if let Ok(file) = File::open(&self.path) {
+                file.sync_data().unwrap_or_default();
+            }
+        }
+    }
 }
 
 impl SstWriter for RocksSstWriter {
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), EngineError> {
         self.writer
             .with_dependent_mut(|_, writer| writer.put(key, value))
-            .map_err(|error| EngineError::from_rocksdb("write the table", &self.path, error))
+            .map_err(|error| EngineError::from_rocksdb("write the table", &self.path, error))?;
+        self.sync_some();
+        Ok(())
     }
 
     fn file_size(&self) -> u64 {

@@ -25,6 +25,10 @@ use super::{
     CHUNK_BYTES_MAX, SnapshotData, SnapshotError, SnapshotFolder, SnapshotKey, SnapshotName,
 };
 
+/// Bytes of a file that arrives after which they are synced: one sync of a whole gibibyte would hold
+/// up everybody else's on the same disk.
+const SYNC_BYTES: u64 = 8 << 20;
+
 /// Reads a snapshot that was made here, for sending. The files have lost their names, so they are
 /// gone once the reader and all that [begin again](Self::rewound) are dropped.
 pub struct SnapshotReader {
@@ -228,7 +232,11 @@ impl SnapshotWriter {
             .write_at(piece, self.offset)
             .map_err(|error| SnapshotError::disk("write", &path, &error))?;
         self.hasher.update(piece);
+        let before = self.offset / SYNC_BYTES;
         self.offset += piece.len() as u64;
+        if self.offset < file.size && self.offset / SYNC_BYTES > before {
+            target.sync_data().map_err(|error| SnapshotError::disk("sync", &path, &error))?;
+        }
         if self.offset == file.size {
             self.complete_file(path)?;
         }

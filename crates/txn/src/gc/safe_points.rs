@@ -187,11 +187,48 @@ impl GcState {
         }
     }
 
+    /// All of these ranges, for the next start.
+    pub fn destroyed(&self) -> Bytes {
+        let mut out = Vec::new();
+        for range in &self.inner().destroyed {
+            for end in [&range.start, &range.end] {
+                out.extend_from_slice(&(end.len() as u64).to_be_bytes());
+                out.extend_from_slice(end);
+            }
+        }
+        out.into()
+    }
+
+    /// Notes what [`destroyed`](Self::destroyed) wrote. If it cannot be understood nothing here can
+    /// be compared.
+    pub fn recall_destroyed(&self, encoded: &[u8]) {
+        let ranges = decode_ranges(encoded).unwrap_or_else(|| vec![KeyRange::all()]);
+        ranges.into_iter().for_each(|range| self.note_destroyed(range));
+    }
+
     pub(super) fn is_destroyed(&self, range: &KeyRange) -> bool {
         self.inner().destroyed.iter().any(|gone| gone.overlaps(range))
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn decode_ranges(mut encoded: &[u8]) -> Option<Vec<KeyRange>> {
+    let mut take = || {
+        let len = usize::try_from(encoded.try_get_u64().ok()?).ok()?;
+        let (end, rest) = encoded.split_at_checked(len)?;
+        encoded = rest;
+        Some((end.to_vec(), rest.is_empty()))
+    };
+    let mut ranges = Vec::new();
+    loop {
+        let (start, _) = take()?;
+        let (end, is_last) = take()?;
+        ranges.push(KeyRange::new(start, end));
+        if is_last {
+            return Some(ranges);
+        }
     }
 }

@@ -202,6 +202,25 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
     }
 }
 
+#[test]
+fn destroyed_ranges_are_recalled_at_the_next_start() {
+    let (before, after) = (GcState::new(), Arc::new(GcState::new()));
+    for range in [KeyRange::new("zb", "zd"), KeyRange::new("zx", "")] {
+        before.note_destroyed(range);
+    }
+    after.recall_destroyed(&before.destroyed());
+    after.learn(&points(0, &[]));
+    let rule = GcRule::new(after);
+    for (range, compares) in [(("za", "zb"), true), (("zc", "ze"), false), (("zz", ""), false)] {
+        let compared = rule.beyond(b"", &KeyRange::new(range.0, range.1));
+        assert_eq!(compared.is_some(), compares, "{range:?}");
+    }
+    let damaged = Arc::new(GcState::new());
+    damaged.recall_destroyed(&before.destroyed()[..20]);
+    damaged.learn(&points(0, &[]));
+    assert!(GcRule::new(damaged).beyond(b"", &KeyRange::new("za", "zb")).is_none());
+}
+
 /// A store that was started again does not know how far it had collected, until placement says so.
 #[test]
 fn who_was_started_again_asks_before_it_compares() {

@@ -15,8 +15,8 @@ use super::show::{print, print_json};
 use crate::commands::CommandError;
 use crate::commands::table::Table;
 
-/// A copy that says nothing so long may have nothing to say: it was just started, or collects garbage
-/// just now. Then there is another comparison.
+/// A copy that says nothing so long may have nothing to say: it was just started, or collects
+/// garbage just now. Then there is another comparison.
 const SILENCE: Duration = Duration::from_secs(3);
 
 pub(super) async fn run(

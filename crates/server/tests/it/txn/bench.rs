@@ -198,14 +198,20 @@ pub async fn regions(pd: &mut PdClient<Channel>, cluster_id: u64) -> Vec<pdpb::R
 
 /// Has placement do something with a region. Refused if it is at work on it already.
 pub async fn operator(placement: &Node, body: &str) {
-    let mut connection = TcpStream::connect(placement.address()).await.unwrap();
+    post(placement, "/pd/api/v1/operators", body).await;
+}
+
+/// Sends a JSON text; returns the status and what follows.
+pub async fn post(node: &Node, path: &str, body: &str) -> (u16, String) {
+    let mut connection = TcpStream::connect(node.address()).await.unwrap();
     let length = body.len();
     let request = format!(
-        "POST /pd/api/v1/operators HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+        "POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
     );
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     connection.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1"), "{answer}");
+    let status = answer.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+    (status.unwrap_or_else(|| panic!("{answer}")), answer)
 }

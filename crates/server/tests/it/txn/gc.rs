@@ -4,10 +4,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use pontoon_server::{Interval, Node};
-use proto::{kvrpcpb, pdpb};
+use proto::{kvrpcpb, metapb, pdpb};
 use txn::mvcc::Key;
 
-use super::bench::{Client, config, mutation, prewrite};
+use super::bench::{Client, config, mutation, post, prewrite};
 use crate::patience::until;
 
 /// A node that asks for the safe point often and writes files early, and a client of it.
@@ -148,6 +148,30 @@ async fn a_destroyed_range_gives_its_space_back() {
     for (key, value) in [("a", Some("before")), ("k0000-0000", None), ("z", Some("behind"))] {
         assert_eq!(client.value(key, u64::MAX).await.as_deref(), value, "{key}");
     }
+    node.stop().await;
+}
+
+/// Its replicas may differ from then on, which the store must not forget.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_destroyed_range_is_not_compared_any_more() {
+    let config = config("destroyed", None);
+    let node = Node::open(config.clone()).await.unwrap();
+    let mut client = Client::of(&node, &node, b"").await;
+    let context = client.context();
+    let (split_keys, end_key) = (vec!["m".into()], "c".into());
+    let split = kvrpcpb::SplitRegionRequest { context, split_keys, ..Default::default() };
+    let regions = client.kv.split_region(split).await.unwrap().into_inner().regions;
+    let context = client.context();
+    let request = kvrpcpb::UnsafeDestroyRangeRequest { context, start_key: "b".into(), end_key };
+    client.kv.unsafe_destroy_range(request).await.unwrap();
+    node.stop().await;
+    let node = Node::open(config).await.unwrap();
+    let compare = async |region: &metapb::Region| {
+        let path = format!("/region/{}/check", region.id);
+        post(&node, &path, "").await.0 == 200
+    };
+    until("the other region is compared", async || compare(&regions[1]).await).await;
+    assert!(!compare(&regions[0]).await);
     node.stop().await;
 }
 
