@@ -296,11 +296,11 @@ impl Others<'_> {
             on_fatal: self.parts.on_fatal.clone(),
         };
         let (build, check, range) = (thread(build), thread(check), thread(range));
-        let mut running = vec![spawn("range", move || range.run())?];
-        running.push(spawn("check", move || check.run())?);
+        let mut running = vec![spawn_aside("range", move || range.run())?];
+        running.push(spawn_aside("check", move || check.run())?);
         for number in 0..BUILDS_MAX {
             let thread = build.clone();
-            running.push(spawn(&format!("build-{number}"), move || thread.run())?);
+            running.push(spawn_aside(&format!("build-{number}"), move || thread.run())?);
         }
         Ok(running)
     }
@@ -333,4 +333,18 @@ fn job_queues(gc: Gc) -> (JobQueues, JobInboxes) {
 
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
     thread::Builder::new().name(name.to_owned()).spawn(run)
+}
+
+/// How much nicer those threads are that read or write whole regions.
+const ASIDE: i32 = 10;
+
+/// A thread that leaves the processor to those who serve requests.
+fn spawn_aside(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    spawn(name, move || {
+        // On Linux this is for the calling thread alone. Where it is refused, all are alike.
+        if let Err(error) = rustix::process::setpriority_process(None, ASIDE) {
+            tracing::debug!(%error, "a thread keeps its priority");
+        }
+        run();
+    })
 }

@@ -52,7 +52,7 @@ pub(crate) struct SnapshotLimits {
 
 impl Default for SnapshotLimits {
     fn default() -> Self {
-        Self { at_once_max: 2, waiting_max: 64, bytes_per_second: 128 << 20 }
+        Self { at_once_max: 2, waiting_max: 64, bytes_per_second: 64 << 20 }
     }
 }
 
