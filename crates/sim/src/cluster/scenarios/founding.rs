@@ -39,6 +39,7 @@ fn found(effects: u32, power: bool) {
         clients: Some(0),
         faults: BTreeSet::new(),
         admin: BTreeSet::new(),
+        transactions: Some(false),
         ..Options::default()
     };
     let mut world = World::new(u64::from(effects), &options);

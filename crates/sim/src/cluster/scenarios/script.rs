@@ -32,6 +32,7 @@ impl Script {
             admin: BTreeSet::new(),
             log_entries_max: Some(10),
             sleep_ticks: Some(0),
+            transactions: Some(false),
             ..Options::default()
         };
         let mut world = World::new(seed, &options);
