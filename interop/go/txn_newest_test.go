@@ -36,6 +36,9 @@ func batchGet(ctx context.Context, from batchGetter, keys [][]byte) (map[string]
 	return values, err
 }
 
+// Without an upper bound it begins at the last key.
+const reversesFromTheEnd = true
+
 // snapshotReverse iterates below an upper bound.
 func snapshotReverse(from *txnsnapshot.KVSnapshot, upper []byte) (iterator, error) {
 	return from.IterReverse(upper, nil)

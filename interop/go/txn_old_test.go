@@ -27,6 +27,9 @@ func batchGet(ctx context.Context, from batchGetter, keys [][]byte) (map[string]
 	return from.BatchGet(ctx, keys)
 }
 
+// Without an upper bound this version asks the first region, as if it held the last key.
+const reversesFromTheEnd = false
+
 // snapshotReverse iterates below an upper bound; this version knows no lower one.
 func snapshotReverse(from *txnsnapshot.KVSnapshot, upper []byte) (iterator, error) {
 	return from.IterReverse(upper)
