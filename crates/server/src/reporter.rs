@@ -47,8 +47,8 @@ const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 /// Time until a refused heartbeat of the store is sent again: a store that starts is not known yet.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-/// The first of these pauses; each is twice the last. A node that founds its cluster is refused until
-/// that is done, some milliseconds later.
+/// The first of these pauses; each is twice the last. A node that founds its cluster is refused
+/// until that is done, some milliseconds later.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
 
 /// A heartbeat of the store that is not answered for so long is sent again.

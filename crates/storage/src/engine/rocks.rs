@@ -435,8 +435,8 @@ self_cell! {
     }
 }
 
-/// Bytes of a table after which they are synced: one sync of a whole gibibyte would hold up everybody
-/// else's on the same disk.
+/// Bytes of a table after which they are synced: one sync of a whole gibibyte would hold up
+/// everybody else's on the same disk.
 const TABLE_SYNC_BYTES: u64 = 8 << 20;
 
 struct RocksSstWriter {

@@ -25,8 +25,8 @@ use super::{
     CHUNK_BYTES_MAX, SnapshotData, SnapshotError, SnapshotFolder, SnapshotKey, SnapshotName,
 };
 
-/// Bytes of a file that arrives after which they are synced: one sync of a whole gibibyte would hold
-/// up everybody else's on the same disk.
+/// Bytes of a file that arrives after which they are synced: one sync of a whole gibibyte would
+/// hold up everybody else's on the same disk.
 const SYNC_BYTES: u64 = 8 << 20;
 
 /// Reads a snapshot that was made here, for sending. The files have lost their names, so they are

@@ -216,7 +216,7 @@ fn destroyed_ranges_are_recalled_at_the_next_start() {
         assert_eq!(compared.is_some(), compares, "{range:?}");
     }
     let damaged = Arc::new(GcState::new());
-    damaged.recall_destroyed(&before.destroyed()[..20]);
+    damaged.recall_destroyed(&before.destroyed()[..19]);
     damaged.learn(&points(0, &[]));
     assert!(GcRule::new(damaged).beyond(b"", &KeyRange::new("za", "zb")).is_none());
 }
