@@ -66,16 +66,16 @@ impl TxnReading {
         Self { call, header, kind, from, read, wanted, permit: None, taken: None }
     }
 
-    /// Whether all that it sees is still there.
-    fn is_in_time(&self, state: &GcState) -> Result<(), StoreReply> {
+    /// The answer if some of what it sees may be gone.
+    fn too_late(&self, state: &GcState) -> Option<StoreReply> {
         let key = match &self.wanted {
             Wanted::Key(key) => key.data().to_vec(),
             Wanted::Keys(keys) => keys.first().map(|key| key.data().to_vec()).unwrap_or_default(),
             Wanted::Scan(_, range) => keys::data_key(&range.start),
-            Wanted::Locks { .. } => return Ok(()),
+            Wanted::Locks { .. } => return None,
         };
-        let checked = state.check(&key, self.read.ts);
-        checked.map_err(|late| answers::failed(self.kind, &KeyError::Abort(late)))
+        let late = state.check(&key, self.read.ts).err()?;
+        Some(answers::failed(self.kind, &KeyError::Abort(late)))
     }
 }
 
@@ -87,7 +87,7 @@ impl World {
     /// A read arrives.
     pub(super) fn take_read(&mut self, slot: Slot, mut reading: TxnReading) {
         let Some(core) = self.nodes[slot].core() else { return };
-        if let Err(late) = reading.is_in_time(&core.txn.collecting.state) {
+        if let Some(late) = reading.too_late(&core.txn.collecting.state) {
             return self.answer_read(slot, reading.call, late);
         }
         let view = core.views.get(reading.header.region_id);
@@ -301,7 +301,7 @@ impl World {
                 }
             }
         };
-        if let Err(late) = reading.is_in_time(&core.txn.collecting.state) {
+        if let Some(late) = reading.too_late(&core.txn.collecting.state) {
             return self.answer_read(slot, reading.call, late);
         }
         self.totals.txn_reads += 1;
