@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -100,6 +101,18 @@ func (s *server) launch() {
 	case <-time.After(startTimeout):
 		s.t.Fatalf("not ready after %s; its log:\n%s", startTimeout, s.readLog())
 	}
+}
+
+// nodeCount of every server of this run.
+func nodeCount(t *testing.T) int {
+	t.Helper()
+	nodes := os.Getenv("PONTOON_NODES")
+	if nodes == "" {
+		return 1
+	}
+	count, err := strconv.Atoi(nodes)
+	must(t, err)
+	return count
 }
 
 // listenAddress of the line `ready listen=... store=... cluster=...`, of several nodes that of the first.

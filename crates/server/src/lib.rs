@@ -12,6 +12,7 @@
 //! Where to start: [`Node::open`], which is the page of start-up; then `runtime` for the threads
 //! and `store_handle` for the way of a read and a write.
 
+mod backoff;
 mod clock;
 pub mod config;
 mod data_folder;

@@ -35,6 +35,7 @@ use tonic::Streaming;
 mod flow;
 
 use self::flow::Untold;
+use crate::backoff::Backoff;
 use crate::disk_watch::DiskWatch;
 use crate::placement_host::HostError;
 use crate::placement_link::{KnownMembers, LinkError, LocalMembers, PlacementLink};
@@ -44,12 +45,12 @@ use crate::store_handle::reply_into;
 /// Time between two heartbeats of the store.
 const STORE_HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Time until a refused heartbeat of the store is sent again: a store that starts is not known yet.
-const RETRY_INTERVAL: Duration = Duration::from_millis(200);
-
-/// The first of these pauses; each is twice the last. A node that founds its cluster is refused
-/// until that is done, some milliseconds later.
+/// The first pause before a refused heartbeat of the store is sent again. A node that founds its
+/// cluster is refused until that is done, some milliseconds later.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
+
+/// The longest such pause: a store that starts is not known yet.
+const RETRY_LONGEST: Duration = Duration::from_millis(200);
 
 /// A heartbeat of the store that is not answered for so long is sent again.
 const HEARTBEAT_BUDGET: Duration = Duration::from_secs(2);
@@ -180,7 +181,7 @@ impl Stores {
     }
 
     async fn run(mut self, accepted: watch::Sender<bool>) {
-        let (mut was_taken, mut retry) = (false, RETRY_FIRST);
+        let (mut was_taken, mut retry) = (false, retries(&self.reporter.link));
         loop {
             let taken = self.heartbeat().await;
             if taken && !was_taken {
@@ -191,8 +192,13 @@ impl Stores {
             if taken {
                 self.reporter.members.remember(&self.reporter.known).await;
             }
-            let wait = if taken { STORE_HEARTBEAT_INTERVAL } else { retry };
-            retry = if taken { RETRY_FIRST } else { (retry * 2).min(RETRY_INTERVAL) };
+            let wait = match taken {
+                true => {
+                    retry.reset();
+                    STORE_HEARTBEAT_INTERVAL
+                }
+                false => retry.pause(),
+            };
             // Whichever comes first.
             let _ = tokio::time::timeout(wait, self.hurry.notified()).await;
         }
@@ -354,7 +360,7 @@ impl Regions {
 
     /// Tells the placement driver here.
     fn tell(&self, report: &RegionReport) {
-        let (host, request) = (self.link.host(), self.heartbeat(report));
+        let (host, request) = (self.link.host(), report.to_proto(self.link.header()));
         // A heartbeat that finds no placement driver, or one that does not know the cluster yet, is
         // made good by a later one.
         match host.update(|placement| placement.region_heartbeat(&request)) {
@@ -367,7 +373,7 @@ impl Regions {
 
     /// Tells the placement driver elsewhere; false if the stream is of no use any more.
     async fn send(&self, stream: &Stream, report: &RegionReport) -> bool {
-        let heartbeat = stream.heartbeats.send(self.heartbeat(report));
+        let heartbeat = stream.heartbeats.send(report.to_proto(self.link.header()));
         let sent = matches!(tokio::time::timeout(STREAM_TIMEOUT, heartbeat).await, Ok(Ok(())));
         self.link.host().region_reported();
         sent
@@ -393,28 +399,6 @@ impl Regions {
             self.obey(order);
         }
         true
-    }
-
-    fn heartbeat(&self, report: &RegionReport) -> pdpb::RegionHeartbeatRequest {
-        let peer = |id| report.region.peer(id).map(proto::peer_to_proto);
-        let down = report.down.iter().filter_map(|(id, down_seconds)| {
-            Some(pdpb::PeerStats { peer: Some(peer(*id)?), down_seconds: *down_seconds })
-        });
-        pdpb::RegionHeartbeatRequest {
-            header: self.link.header(),
-            region: Some(proto::region_to_proto(&report.region)),
-            leader: Some(proto::peer_to_proto(&report.leader)),
-            down_peers: down.collect(),
-            pending_peers: report.pending.iter().filter_map(|id| peer(*id)).collect(),
-            term: report.term,
-            bytes_written: report.written_bytes,
-            keys_written: report.written_keys,
-            bytes_read: report.read_bytes,
-            keys_read: report.read_keys,
-            approximate_size: report.approximate_bytes,
-            approximate_keys: report.approximate_keys,
-            ..Default::default()
-        }
     }
 
     /// Hands an order to the store. It is checked there against the region as it is; if it is
@@ -470,17 +454,21 @@ async fn until(leads: &mut watch::Receiver<bool>, here: bool) {
     let _ = leads.wait_for(|leads| *leads == here).await;
 }
 
+/// Pauses of this store until the placement driver is spoken to again.
+fn retries(link: &PlacementLink) -> Backoff {
+    Backoff::new(RETRY_FIRST, RETRY_LONGEST, link.host().store().store_id().0)
+}
+
 /// Opens a stream to whoever leads, as soon as somebody does.
 async fn open_stream(link: &PlacementLink) -> Stream {
-    let mut retry = RETRY_FIRST;
+    let mut retry = retries(link);
     loop {
         match try_open(link).await {
             Ok(stream) => return stream,
             Err(cause) => {
                 tracing::debug!(cause, "no stream of heartbeats");
                 link.remote().forget_leader();
-                tokio::time::sleep(retry).await;
-                retry = (retry * 2).min(RETRY_INTERVAL);
+                tokio::time::sleep(retry.pause()).await;
             }
         }
     }

@@ -339,7 +339,10 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<Joi
 const ASIDE: i32 = 10;
 
 /// A thread that leaves the processor to those who serve requests.
-fn spawn_aside(name: &str, run: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+pub(crate) fn spawn_aside(
+    name: &str,
+    run: impl FnOnce() + Send + 'static,
+) -> std::io::Result<JoinHandle<()>> {
     spawn(name, move || {
         // On Linux this is for the calling thread alone. Where it is refused, all are alike.
         if let Err(error) = rustix::process::setpriority_process(None, ASIDE) {

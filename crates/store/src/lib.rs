@@ -73,6 +73,7 @@ mod read;
 mod recover;
 mod replica;
 mod reply;
+mod report_to_proto;
 mod safe_time;
 mod shard;
 pub mod snapshot;

@@ -24,7 +24,7 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::rule::{Rule, keep};
+use base::rule::{Rule, keep};
 
 /// A command, numbered by whoever owns the latches. Not to be used again before it was released.
 pub type CommandId = u64;

@@ -94,7 +94,6 @@ pub mod latches;
 mod mutation;
 pub mod mvcc;
 pub mod raw;
-pub mod rule;
 pub mod scheduler;
 mod txn_mode;
 pub mod waiting;

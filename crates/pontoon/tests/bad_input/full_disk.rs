@@ -8,16 +8,13 @@ use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use proto::pdpb::pd_client::PdClient;
 use proto::{kvrpcpb, metapb, pdpb};
 
 use crate::metrics::counter;
+use crate::patience::{eventually, until};
 use crate::server::{Server, Store, refused_on};
-
-/// What a cluster has to do is done within this time, on a busy machine too.
-const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A small file system, until it is dropped.
 struct SmallDisk {
@@ -72,19 +69,6 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         let unmounted = Command::new("umount").arg(self.folder.path()).status();
         assert!(unmounted.is_ok_and(|status| status.success()) || std::thread::panicking());
-    }
-}
-
-/// Looks until there is something to be seen.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let began = Instant::now();
-    let mut looks = tokio::time::interval(Duration::from_millis(50));
-    loop {
-        if let Some(seen) = look().await {
-            return seen;
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
-        looks.tick().await;
     }
 }
 
@@ -171,7 +155,7 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     let flags = ["--config", &config, "--join", first.address()];
     let second = Server::start(&data, &flags);
     until("the snapshot is refused", async || {
-        (counter(first.address(), "pontoon_snapshots_lost_total").await > 0).then_some(())
+        counter(first.address(), "pontoon_snapshots_lost_total").await > 0
     })
     .await;
     let (region, _) = region_and_laggards(&first, store.cluster_id).await;
@@ -189,7 +173,7 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     assert!(ours > 1, "it is a member already: {:?}", store.region);
 
     disk.grow("512m");
-    let region = until("the data come", async || {
+    let region = eventually("the data come", async || {
         let (region, laggards) = region_and_laggards(&first, store.cluster_id).await;
         let received = counter(second.address(), "pontoon_snapshots_received_total").await;
         (received > before && laggards == 0).then_some(region)
@@ -201,9 +185,10 @@ async fn a_snapshot_that_does_not_fit_waits_for_room() {
     let client = proto::tikvpb::tikv_client::TikvClient::new(second.channel().await);
     let leader = *peer.expect("seen above");
     let mut there = Store { client, cluster_id: store.cluster_id, region, leader };
-    let value = until("a replica answers", async || replica_get(&mut there, b"meanwhile").await);
+    let value =
+        eventually("a replica answers", async || replica_get(&mut there, b"meanwhile").await);
     assert_eq!(value.await, b"it");
-    let value = until("a replica answers", async || replica_get(&mut there, b"279").await);
+    let value = eventually("a replica answers", async || replica_get(&mut there, b"279").await);
     assert_eq!(value.await, store.must_get(b"279").await);
 }
 

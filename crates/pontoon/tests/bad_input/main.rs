@@ -8,6 +8,8 @@ mod connections;
 mod full_disk;
 #[path = "../metrics/mod.rs"]
 mod metrics;
+#[path = "../../../server/tests/it/patience.rs"]
+mod patience;
 mod server;
 mod start;
 mod wire;

@@ -17,7 +17,7 @@ use store::{RECLAIM_BYTES_MIN, RegionView, RegionViews};
 use txn::gc::{SafePoints, Sweep};
 
 use super::{Gc, GcTask};
-use crate::runtime::OnFatal;
+use crate::runtime::{OnFatal, spawn_aside};
 
 /// Records that a step looks at.
 const STEP_RECORDS: u64 = 4_096;
@@ -82,8 +82,7 @@ impl Sweeper {
     /// Starts the thread.
     pub(crate) fn start(self) -> std::io::Result<SweeperThread> {
         let gc = self.gc.clone();
-        let run = move || self.run();
-        let thread = std::thread::Builder::new().name("gc".to_owned()).spawn(run)?;
+        let thread = spawn_aside("gc", move || self.run())?;
         Ok(SweeperThread { gc, thread })
     }
 

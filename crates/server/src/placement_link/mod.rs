@@ -42,9 +42,10 @@ pub(crate) use known::KnownMembers;
 pub(crate) use members::{LocalMembers, members_in};
 pub(crate) use remote::{Failure, Pd, Remote, without_scheme};
 
+use crate::backoff::Backoff;
 use crate::placement_host::{HostError, PlacementHost};
 
-/// A call that found nobody is sent again after this time, doubled each time ...
+/// A call that found nobody is sent again after this time, about, doubled each time ...
 const RETRY_FIRST: Duration = Duration::from_millis(20);
 /// ... up to this.
 const RETRY_MAX: Duration = Duration::from_millis(500);
@@ -271,7 +272,8 @@ impl PlacementLink {
         F: Future<Output = Result<Response<R>, Status>>,
     {
         let mut leads = self.host.leads();
-        let (started, mut wait) = (Instant::now(), RETRY_FIRST);
+        let started = Instant::now();
+        let mut backoff = Backoff::new(RETRY_FIRST, RETRY_MAX, self.host.store().store_id().0);
         loop {
             let here = *leads.borrow_and_update();
             let result = if here {
@@ -284,12 +286,12 @@ impl PlacementLink {
                 Err(Failure::Refused(error)) => return Err(error.into()),
                 Err(Failure::Passing(last)) => last,
             };
+            let wait = backoff.pause();
             if started.elapsed() + wait > budget {
                 return Err(LinkError::Unavailable { call, last });
             }
             // It may move here meanwhile.
             let _ = tokio::time::timeout(wait, leads.changed()).await;
-            wait = (wait * 2).min(RETRY_MAX);
         }
     }
 }

@@ -10,9 +10,14 @@ use store::{alive_to_proto, credit_to_proto, raft_message_to_proto};
 use tokio::sync::oneshot;
 
 use super::TransportParts;
-use super::backoff::Backoff;
 use super::connect::{LinkError, connect, signed};
 use super::queue::{Batch, Queue};
+
+/// The first pause before a store is connected to again, about.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+
+/// The longest. A store that comes back is reached within this time: a group may wait for its vote.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// A stream that lasts so long has proved itself: neither cluster nor store are the wrong ones.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);
@@ -27,7 +32,8 @@ pub(super) struct Link {
 
 impl Link {
     pub(super) fn new(store: StoreId, queue: Arc<Queue>, parts: Arc<TransportParts>) -> Self {
-        let backoff = Backoff::new(store.0 ^ parts.store_id.0.rotate_left(32));
+        let seed = store.0 ^ parts.store_id.0.rotate_left(32);
+        let backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX, seed);
         Self { store, queue, parts, backoff }
     }
 

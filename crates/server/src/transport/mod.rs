@@ -38,7 +38,6 @@ use tokio::task::JoinSet;
 
 use crate::metrics::Metrics;
 
-mod backoff;
 mod connect;
 mod counters;
 mod link;

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::time::Duration;
 
-use base::{RegionId, StoreId};
+use base::{Peer, PeerId, PeerRole, Region, RegionId, StoreId};
 use storage::disk::Disk;
-use store::snapshot::SnapshotReader;
+use store::snapshot::{SnapshotData, SnapshotReader};
 use store::{ApplyInput, ApplyOutbox, Job, LogOutbox, Outbox, RaftMessage, ShardInput};
 
 use super::event::{Actor, Event, Slot, Timer};
@@ -358,7 +358,10 @@ impl World {
         }
         let arrived = writer.finish().is_ok();
         if arrived && damage == Some(Damage::Rot) && self.prng.one_in(2) {
-            self.rot(slot, message.region_id);
+            let data = SnapshotData::decode(message.region_id, &snapshot.data);
+            if has_whole_majority(&data.expect("it was just read").region, message.to.id) {
+                self.rot(slot, message.region_id);
+            }
         }
         arrived
     }
@@ -392,4 +395,11 @@ impl World {
         }
         self.queue.after(ms(1_000), Event::Timer(slot, life, Timer::DiskWatch));
     }
+}
+
+/// Whether enough others are left to decide without `peer`. Its log counts from the moment on at
+/// which the snapshot has arrived, and its data may be lost then.
+fn has_whole_majority(region: &Region, peer: PeerId) -> bool {
+    let is_other = |other: &&Peer| other.role == PeerRole::Voter && other.id != peer;
+    region.peers.iter().filter(is_other).count() >= 2
 }

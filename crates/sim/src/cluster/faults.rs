@@ -7,9 +7,9 @@
 //! - Disks: a sync may fail on any node; its process ends. Bits flip at rest, or a machine is lost,
 //!   on one node at a time: the next one when every region has three voters on other stores again.
 //!   A bit flips on a log whose end is vouched for, so that the damage can be told from a torn end.
+//!   One flips in a snapshot that has arrived where two other voters are left.
 //! - Clocks: monotonic ones run up to two per cent fast or slow and may jump ahead, but never stop
-//!   or
-//!   go back: leases rest on that. Wall clocks may do anything.
+//!   or go back: leases rest on that. Wall clocks may do anything.
 
 use std::collections::BTreeSet;
 use std::path::Path;

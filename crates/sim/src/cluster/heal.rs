@@ -183,10 +183,13 @@ impl World {
                 return Err(format!("region {} is on a lost store: {region:?}", region.id));
             };
             let theirs = self.nodes[at].views().and_then(|views| views.get(region.id));
+            // A view may not show yet what is written.
+            let written = region_on_disk(&self.nodes[at].machine, region.id);
             let same = theirs.as_ref().is_some_and(|theirs| {
                 theirs.peer.id == peer.id
                     && theirs.region == *region
                     && theirs.applied == view.applied
+                    && written.is_some_and(|(_, applied)| applied == view.applied)
             });
             if !same {
                 return Err(format!("node {at} is behind node {slot}: {theirs:?} {view:?}"));

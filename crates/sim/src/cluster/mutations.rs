@@ -19,15 +19,15 @@ pub enum Mutation {
     /// Of `raft`.
     Raft(raft::Rule),
     /// Of `txn`.
-    Txn(txn::rule::Rule),
+    Txn(rule::Rule),
 }
 
 impl Mutation {
     /// All of them.
     pub fn all() -> Vec<Self> {
-        let store = rule::Rule::ALL.iter().copied().map(Self::Store);
+        let store = rule::Rule::OF_STORE.iter().copied().map(Self::Store);
         let raft = raft::Rule::ALL.into_iter().map(Self::Raft);
-        let txn = txn::rule::Rule::ALL.iter().copied().map(Self::Txn);
+        let txn = rule::Rule::OF_TXN.iter().copied().map(Self::Txn);
         store.chain(txn).chain(raft).collect()
     }
 
@@ -46,12 +46,8 @@ pub(crate) struct Breaking;
 
 impl Breaking {
     pub(crate) fn new(mutation: Option<Mutation>) -> Self {
-        match mutation {
-            Some(Mutation::Store(broken)) => rule::break_rule(Some(broken)),
-            _ => rule::break_rule(None),
-        }
-        txn::rule::break_rule(match mutation {
-            Some(Mutation::Txn(broken)) => Some(broken),
+        rule::break_rule(match mutation {
+            Some(Mutation::Store(broken) | Mutation::Txn(broken)) => Some(broken),
             _ => None,
         });
         Self
@@ -61,7 +57,6 @@ impl Breaking {
 impl Drop for Breaking {
     fn drop(&mut self) {
         rule::break_rule(None);
-        txn::rule::break_rule(None);
     }
 }
 

@@ -72,25 +72,7 @@ impl World {
     fn tell_placement(&mut self, slot: Slot, report: &RegionReport) {
         let Some(core) = self.nodes[slot].core() else { return };
         let Some((target, _)) = core.reporter.target else { return };
-        let peer = |id| report.region.peer(id).map(proto::peer_to_proto);
-        let down = report.down.iter().filter_map(|(id, down_seconds)| {
-            Some(pdpb::PeerStats { peer: Some(peer(*id)?), down_seconds: *down_seconds })
-        });
-        let heartbeat = pdpb::RegionHeartbeatRequest {
-            header: header(),
-            region: Some(proto::region_to_proto(&report.region)),
-            leader: Some(proto::peer_to_proto(&report.leader)),
-            down_peers: down.collect(),
-            pending_peers: report.pending.iter().filter_map(|id| peer(*id)).collect(),
-            term: report.term,
-            bytes_written: report.written_bytes,
-            keys_written: report.written_keys,
-            bytes_read: report.read_bytes,
-            keys_read: report.read_keys,
-            approximate_size: report.approximate_bytes,
-            approximate_keys: report.approximate_keys,
-            ..Default::default()
-        };
+        let heartbeat = report.to_proto(header());
         let purpose = Purpose::RegionHeartbeat(report.region.id);
         self.call_from(slot, target, Request::RegionHeartbeat(Box::new(heartbeat)), purpose);
     }

@@ -95,36 +95,15 @@ impl World {
         };
         let writer = Writer { api: ApiVersion::V1, now_s: 0 };
         let default = Cf::Default;
-        match &op {
-            KvOp::Put { pairs, .. } => {
-                let pairs = pairs.clone().into_iter();
-                let mutations = writer.batch_put(default, pairs, &[]).expect("well formed");
-                core.latches.extend(keys.iter().cloned());
-                self.write(
-                    slot,
-                    (id, caller),
-                    (header, None),
-                    &view,
-                    &mutations,
-                    KvAnswer::Done,
-                    keys,
-                );
-            }
-            KvOp::Delete { key, .. } => {
-                let mutations = [writer.delete(default, key).expect("well formed")];
-                core.latches.extend(keys.iter().cloned());
-                self.write(
-                    slot,
-                    (id, caller),
-                    (header, None),
-                    &view,
-                    &mutations,
-                    KvAnswer::Done,
-                    keys,
-                );
-            }
+        let mutations = match &op {
+            KvOp::Put { pairs, .. } => writer.batch_put(default, pairs.clone().into_iter(), &[]),
+            KvOp::Delete { key, .. } => writer.delete(default, key).map(|delete| vec![delete]),
             KvOp::Get(_) | KvOp::Scan { .. } | KvOp::Cas { .. } => unreachable!("it reads first"),
-        }
+        };
+        let mutations = mutations.expect("well formed");
+        core.latches.extend(keys.iter().cloned());
+        let (caller, header) = ((id, caller), (header, None));
+        self.write(slot, caller, header, &view, &mutations, KvAnswer::Done, keys);
     }
 
     #[allow(clippy::too_many_arguments, reason = "a call with all that belongs to it")]

@@ -35,6 +35,10 @@ pub use real::RealDisk;
 /// What a disk writes at once or not at all, in bytes.
 pub const SECTOR: u64 = 512;
 
+/// Bytes of a long file after which they are synced: one sync of a whole gibibyte would hold up
+/// everybody else's on the same disk.
+pub const LONG_FILE_SYNC_BYTES: u64 = 8 << 20;
+
 /// Folders and names.
 pub trait Disk: Send + Sync {
     /// Makes `dir` and its parents where they are missing, durably. It is no error if it exists.

@@ -36,6 +36,7 @@ use super::{
     Cached, Cf, Cursor, Engine, EngineError, EngineErrorKind, EngineProperties, GarbageRule,
     IterOptions, RocksOptions, Snapshot, SstWriter, WriteBatch,
 };
+use crate::disk::LONG_FILE_SYNC_BYTES;
 
 type Families<'db> = [&'db ColumnFamily; Cf::ALL.len()];
 
@@ -435,10 +436,6 @@ self_cell! {
     }
 }
 
-/// Bytes of a table after which they are synced: one sync of a whole gibibyte would hold up
-/// everybody else's on the same disk.
-const TABLE_SYNC_BYTES: u64 = 8 << 20;
-
 struct RocksSstWriter {
     writer: Writer,
     path: PathBuf,
@@ -449,7 +446,7 @@ impl RocksSstWriter {
     /// A failure is left to the last sync, which tells it.
     fn sync_some(&mut self) {
         let size = self.file_size();
-        if size - self.synced >= TABLE_SYNC_BYTES {
+        if size - self.synced >= LONG_FILE_SYNC_BYTES {
             self.synced = size;
             if let Ok(file) = File::open(&self.path) {
                 file.sync_data().unwrap_or_default();

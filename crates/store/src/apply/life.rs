@@ -171,9 +171,7 @@ impl Applier {
             merged_into.map(|target| MergeState { min_index: 0, commit: 0, target: *target });
         let merge = merge.as_ref();
         match self.regions.remove(&region.id) {
-            // It was taken over before this could be known.
-            None if self.has_merged(region.id) => {}
-            None => put_tombstone(&mut self.batch, (region, peer), merge, &Absorbed::default()),
+            None => self.destroy_again(region, peer, merge),
             Some(mut old) => {
                 self.forget_paused(&mut old);
                 assert_eq!(old.peer, peer, "region {}: another replica is here", region.id);
@@ -187,6 +185,20 @@ impl Applier {
         let milestone = Milestone::Destroyed(peer);
         self.unsynced.push(Applied::milestone(region.id, milestone));
         self.write(out)
+    }
+
+    /// Nothing of the replica is here; there may be the record of one that left, which knows more.
+    fn destroy_again(&mut self, region: &Region, peer: PeerId, merge: Option<&MergeState>) {
+        match self.tombstone(region.id) {
+            // It was taken over before this could be known.
+            Some(left) if left.merge.is_some() => {}
+            // An entry removed it before this could be known.
+            Some(left) if left.region.epoch.conf_ver >= region.epoch.conf_ver => {
+                let last = left.region.peers.first().map_or(peer, |peer| peer.id);
+                put_tombstone(&mut self.batch, (&left.region, last), merge, &left.absorbed);
+            }
+            _ => put_tombstone(&mut self.batch, (region, peer), merge, &Absorbed::default()),
+        }
     }
 
     /// Makes durable what must be before anybody goes on with it. One sync serves all steps of a

@@ -16,7 +16,7 @@ use super::stage::put_tombstone;
 use super::{Applied, Applier, ApplyOutbox, ApplyRegion, ApplyTask, Milestone};
 use crate::command::Merge;
 use crate::merge::{Absorbed, MergeState};
-use crate::states::{self, LocalState};
+use crate::states::{self, LocalState, RegionRecord};
 use crate::{Fatal, RegionError};
 
 /// What entries did to a merge of their region.
@@ -177,10 +177,11 @@ impl Applier {
         self.replies.extend(replies.map(|reply| (reply, Err(RegionError::Undetermined))));
     }
 
-    /// Whether the region became a part of another one, here.
-    pub(super) fn has_merged(&self, region: RegionId) -> bool {
-        let record = self.engine.get(Cf::Raft, &keys::region_state_key(region)).ok().flatten();
-        let record = record.and_then(|data| states::decode_region_state(region, &data).ok());
-        record.is_some_and(|r| r.local == LocalState::Tombstone && r.merge.is_some())
+    /// What is remembered of a replica that left. An engine that cannot be read fails the write
+    /// that follows.
+    pub(super) fn tombstone(&self, region: RegionId) -> Option<RegionRecord> {
+        let record = self.engine.get(Cf::Raft, &keys::region_state_key(region)).ok().flatten()?;
+        let record = states::decode_region_state(region, &record).ok()?;
+        (record.local == LocalState::Tombstone).then_some(record)
     }
 }

@@ -48,6 +48,11 @@ impl Replica {
         self.install.as_ref().map(|install| &install.what.region.range)
     }
 
+    /// Whether a snapshot is being installed, or arrived in this turn: raft counts on it already.
+    pub(crate) fn takes_snapshot(&self) -> bool {
+        self.install.is_some() || self.arrived.is_some()
+    }
+
     pub(crate) fn life(&self) -> u64 {
         self.life
     }

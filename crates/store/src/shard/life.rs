@@ -124,7 +124,7 @@ impl Shard {
     fn replace(&mut self, message: &RaftMessage, out: &mut Outbox) -> bool {
         let id = message.region_id;
         let replica = &self.replicas[&id];
-        if replica.is_initialised() || replica.coming_range().is_some() {
+        if replica.is_initialised() || replica.takes_snapshot() {
             self.destroy(id, message.epoch, None, out);
             return false;
         }
@@ -177,10 +177,13 @@ impl Shard {
             Ok(replica) => {
                 self.replicas.insert(id, replica);
                 self.touched.insert(id);
+                true
             }
-            Err(fatal) => out.fatal = Some(fatal),
+            Err(fatal) => {
+                out.fatal = Some(fatal);
+                false
+            }
         }
-        out.fatal.is_none()
     }
 
     pub(super) fn stored_hard_state(&self, id: RegionId) -> Result<Option<HardState>, Fatal> {
@@ -390,7 +393,7 @@ impl Shard {
         out: &mut Outbox,
     ) {
         let replica = self.replicas.get_mut(&id).expect("somebody spoke to it");
-        if replica.coming_range().is_some() {
+        if replica.takes_snapshot() {
             return;
         }
         let (region, peer) = (replica.region(), replica.peer().id);

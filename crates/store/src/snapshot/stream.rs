@@ -19,15 +19,11 @@ use base::rule::{Rule, keep};
 use base::{PeerId, RegionId};
 use bytes::Bytes;
 use crc32fast::Hasher;
-use storage::disk::DiskFile;
+use storage::disk::{DiskFile, LONG_FILE_SYNC_BYTES};
 
 use super::{
     CHUNK_BYTES_MAX, SnapshotData, SnapshotError, SnapshotFolder, SnapshotKey, SnapshotName,
 };
-
-/// Bytes of a file that arrives after which they are synced: one sync of a whole gibibyte would
-/// hold up everybody else's on the same disk.
-const SYNC_BYTES: u64 = 8 << 20;
 
 /// Reads a snapshot that was made here, for sending. The files have lost their names, so they are
 /// gone once the reader and all that [begin again](Self::rewound) are dropped.
@@ -232,9 +228,9 @@ impl SnapshotWriter {
             .write_at(piece, self.offset)
             .map_err(|error| SnapshotError::disk("write", &path, &error))?;
         self.hasher.update(piece);
-        let before = self.offset / SYNC_BYTES;
+        let before = self.offset / LONG_FILE_SYNC_BYTES;
         self.offset += piece.len() as u64;
-        if self.offset < file.size && self.offset / SYNC_BYTES > before {
+        if self.offset < file.size && self.offset / LONG_FILE_SYNC_BYTES > before {
             target.sync_data().map_err(|error| SnapshotError::disk("sync", &path, &error))?;
         }
         if self.offset == file.size {

@@ -120,3 +120,15 @@ pub(super) fn check_keys<'a>(
 ) -> Result<(), TxnError> {
     keys.into_iter().try_for_each(|key| reader.check_key(key))
 }
+
+/// The same keys in order, each once.
+pub(super) fn distinct_keys<'a>(
+    reader: &crate::mvcc::Reader<'_>,
+    keys: &'a [Key],
+) -> Result<Vec<&'a Key>, TxnError> {
+    check_keys(reader, keys)?;
+    let mut keys: Vec<&Key> = keys.iter().collect();
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}

@@ -2,12 +2,12 @@
 //! missing one decides otherwise, and is made to stay missing.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 
 use super::changes::check_keys;
 use super::rollback::{Place, put_rollback, record_missing};
 use super::{Changes, Outcome, check_start_ts};
 use crate::mvcc::{Key, LockKind, Reader, TxnRecord};
-use crate::rule::{Rule, keep};
 use crate::{LockInfo, TxnError};
 
 /// The request.

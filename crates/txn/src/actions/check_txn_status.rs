@@ -2,11 +2,11 @@
 //! if nobody can tell any more, the owner is rolled back.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 
 use super::rollback::{Place, record_missing, roll_back_lock};
 use super::{Changes, Outcome, check_start_ts};
 use crate::mvcc::{Key, Lock, LockKind, Reader, TxnRecord};
-use crate::rule::{Rule, keep};
 use crate::{Abort, KeyError, LockInfo, TxnError};
 
 /// The request.

@@ -1,11 +1,11 @@
 //! Commit: the second phase. A lock becomes a record at the commit timestamp.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 
-use super::changes::check_keys;
+use super::changes::distinct_keys;
 use super::{Changes, Outcome, check_commit_ts, check_start_ts};
 use crate::mvcc::{Key, Lock, Reader, TxnRecord, Write, WriteKind};
-use crate::rule::{Rule, keep};
 use crate::{KeyError, TxnError};
 
 /// The request: all keys or none.
@@ -29,11 +29,8 @@ impl Commit {
     pub fn run(&self, reader: &mut Reader<'_>) -> Result<Outcome<TimeStamp>, TxnError> {
         check_start_ts(self.start_ts)?;
         check_commit_ts(self.start_ts, self.commit_ts)?;
-        check_keys(reader, &self.keys)?;
+        let keys = distinct_keys(reader, &self.keys)?;
         let mut changes = Changes::default();
-        let mut keys: Vec<&Key> = self.keys.iter().collect();
-        keys.sort();
-        keys.dedup();
         for key in keys {
             commit_key(reader, &mut changes, key, self.start_ts, self.commit_ts)?;
         }

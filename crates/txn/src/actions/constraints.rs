@@ -1,11 +1,11 @@
 //! What a write demands of the versions that are there.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 use bytes::Bytes;
 
 use super::{Assertion, AssertionLevel};
 use crate::mvcc::{Key, LastChange, Reader, TxnRecord, Write, WriteKind};
-use crate::rule::{Rule, keep};
 use crate::{Abort, Conflict, ConflictReason, KeyError, TxnError};
 
 /// Who asks.

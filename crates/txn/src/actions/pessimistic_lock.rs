@@ -9,13 +9,13 @@
 use std::time::Duration;
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 use bytes::Bytes;
 
 use super::changes::check_keys;
 use super::constraints::{Asker, check_absent};
 use super::{Changes, Outcome, check_start_ts};
 use crate::mvcc::{Key, LastChange, Lock, LockKind, Reader, Write};
-use crate::rule::{Rule, keep};
 use crate::{Abort, Conflict, ConflictReason, KeyError, LockInfo, TxnError};
 
 /// What the client wants to know of the keys.

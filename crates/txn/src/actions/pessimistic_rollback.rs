@@ -2,7 +2,7 @@
 
 use base::{KeyRange, TimeStamp};
 
-use super::changes::check_keys;
+use super::changes::distinct_keys;
 use super::{Changes, Outcome, check_start_ts};
 use crate::TxnError;
 use crate::mvcc::{Key, LockKind, LockScan, Reader};
@@ -41,11 +41,8 @@ impl PessimisticRollback {
     /// prewritten, is left alone.
     pub fn run(&self, reader: &mut Reader<'_>) -> Result<Outcome<()>, TxnError> {
         check_start_ts(self.start_ts)?;
-        check_keys(reader, &self.keys)?;
+        let keys = distinct_keys(reader, &self.keys)?;
         let mut changes = Changes::default();
-        let mut keys: Vec<&Key> = self.keys.iter().collect();
-        keys.sort();
-        keys.dedup();
         for key in keys {
             if let Some(lock) = reader.load_lock(key)?
                 && lock.kind == LockKind::Pessimistic

@@ -13,13 +13,13 @@
 use std::collections::BTreeMap;
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 use bytes::Bytes;
 
 use super::constraints::{Asker, Seen, check_absent, check_assertion};
 use super::{Assertion, AssertionLevel, Changes, Op, Outcome, check_start_ts, place_value};
 use crate::concurrency::Concurrency;
 use crate::mvcc::{Key, LastChange, Lock, LockKind, Reader, TxnRecord, Write};
-use crate::rule::{Rule, keep};
 use crate::{Abort, ConflictReason, KeyError, LockInfo, TxnError};
 
 /// What a pessimistic transaction says about a key's lock.

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use base::{KeyRange, TimeStamp};
 
-use super::changes::check_keys;
+use super::changes::distinct_keys;
 use super::commit::commit_key;
 use super::rollback::roll_back_key;
 use super::{Changes, Outcome, check_commit_ts, check_start_ts};
@@ -68,11 +68,8 @@ impl ResolveLock {
     /// step.
     pub fn run(&self, reader: &mut Reader<'_>) -> Result<Outcome<Option<Key>>, TxnError> {
         self.check_request()?;
-        check_keys(reader, &self.keys)?;
+        let keys = distinct_keys(reader, &self.keys)?;
         let mut changes = Changes::default();
-        let mut keys: Vec<&Key> = self.keys.iter().collect();
-        keys.sort();
-        keys.dedup();
         for key in keys {
             if !self.is_lite && changes.byte_size() >= RESOLVE_BYTES {
                 return Ok(Outcome { reply: Some(key.clone()), changes });

@@ -14,11 +14,11 @@
 //! by which somebody else decided a transaction's fate.
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 
-use super::changes::check_keys;
+use super::changes::distinct_keys;
 use super::{Changes, Outcome, check_start_ts};
 use crate::mvcc::{Key, Lock, Overlapped, Reader, TxnRecord, Write, WriteKind};
-use crate::rule::{Rule, keep};
 use crate::{Abort, KeyError, TxnError};
 
 /// Rolls a transaction back on keys, come what may.
@@ -39,11 +39,8 @@ impl BatchRollback {
     /// All keys or none: one that is committed refuses the request.
     pub fn run(&self, reader: &mut Reader<'_>) -> Result<Outcome<()>, TxnError> {
         check_start_ts(self.start_ts)?;
-        check_keys(reader, &self.keys)?;
+        let keys = distinct_keys(reader, &self.keys)?;
         let mut changes = Changes::default();
-        let mut keys: Vec<&Key> = self.keys.iter().collect();
-        keys.sort();
-        keys.dedup();
         for key in keys {
             roll_back_key(reader, &mut changes, key, self.start_ts, None, false)?;
         }

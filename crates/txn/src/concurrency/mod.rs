@@ -36,13 +36,13 @@ mod pessimistic;
 
 use std::collections::BTreeMap;
 
+use base::rule::{Rule, keep};
 use base::{KeyRange, RegionId, TimeStamp};
 use thiserror::Error;
 
 pub use pessimistic::{HandOver, PessimisticLocks, Refused};
 
 use crate::mvcc::{Isolation, Key, Lock, ReadOptions};
-use crate::rule::{Rule, keep};
 use crate::{KeyError, TxnError};
 
 /// A timestamp that no placement driver can have handed out yet.

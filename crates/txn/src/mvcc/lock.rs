@@ -8,11 +8,11 @@
 //! ```
 
 use base::TimeStamp;
+use base::rule::{Rule, keep};
 use bytes::Bytes;
 
 use super::record::{Fields, push_compact, push_u64, push_var_u64};
 use super::{BadRecord, Key, LastChange, ReadOptions, SHORT_VALUE_MAX, WriteKind};
-use crate::rule::{Rule, keep};
 
 const SHORT_VALUE: u8 = b'v';
 const FOR_UPDATE_TS: u8 = b'f';
