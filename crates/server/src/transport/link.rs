@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::TransportParts;
 use super::connect::{LinkError, connect, signed};
 use super::queue::{Batch, Queue};
+use crate::backoff::Backoff;
 
 /// The first pause before a store is connected to again, about.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
