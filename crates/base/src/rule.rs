@@ -138,6 +138,10 @@ pub enum Rule {
     SyncMaxTs,
     /// Latches are held until the writes are applied.
     LatchUntilApplied,
+    /// A leader notes the records that it writes, for prewrites that do not look.
+    NoteRecords,
+    /// Such a prewrite is of a time after everything that others wrote.
+    RecordsBelowFloor,
 }
 
 #[cfg(feature = "mutations")]
@@ -213,6 +217,8 @@ impl Rule {
         Self::ReplicasMeetShownLocks,
         Self::SyncMaxTs,
         Self::LatchUntilApplied,
+        Self::NoteRecords,
+        Self::RecordsBelowFloor,
     ];
 }
 

@@ -158,7 +158,7 @@ impl Latches {
 }
 
 /// FNV-1a: short, and the same on every machine, so that a simulated run repeats.
-fn hash(key: &[u8]) -> u64 {
+pub(crate) fn hash(key: &[u8]) -> u64 {
     key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     })

@@ -310,7 +310,7 @@ impl Prewrite {
     ) -> Result<Seen, TxnError> {
         let (asker, key) = (self.asker(), &item.key);
         let mut seen = Seen::default();
-        if has_pessimistic_lock {
+        if has_pessimistic_lock || self.needs_no_look(reader, item) {
             return Ok(seen);
         }
         let reason = match (self.is_pessimistic(), item.action) {
@@ -338,6 +338,17 @@ impl Prewrite {
             check_absent(reader, key)?;
         }
         Ok(seen)
+    }
+
+    /// Whether there is nothing that could stand in its way, and the newest record is of no use to
+    /// it either: to see whether there is a value, or to point to it from a record that has none.
+    fn needs_no_look(&self, reader: &Reader<'_>, item: &PrewriteKey) -> bool {
+        let asserts =
+            item.assertion != Assertion::None && self.assertion_level != AssertionLevel::Off;
+        reader.is_unwritten()
+            && matches!(item.op, Op::Put | Op::Delete)
+            && !asserts
+            && item.action != PessimisticAction::Locked
     }
 
     /// The pessimistic lock is lost. It may be taken as held if nobody wrote the key since the

@@ -111,11 +111,17 @@ impl Concurrency {
         if ts == TimeStamp::MAX {
             return Ok(());
         }
-        if let Some(limit) = self.limit.filter(|limit| ts > *limit) {
-            return Err(TsTooLarge { ts, limit });
-        }
+        self.believe(ts)?;
         self.max_ts = self.max_ts.max(ts);
         Ok(())
+    }
+
+    /// Refuses what placement cannot have given out.
+    pub fn believe(&self, ts: TimeStamp) -> Result<(), TsTooLarge> {
+        match self.limit.filter(|limit| ts > *limit) {
+            Some(limit) => Err(TsTooLarge { ts, limit }),
+            None => Ok(()),
+        }
     }
 
     /// The part of a read of `keys` that comes before its snapshot. Not for stale reads.

@@ -78,6 +78,7 @@ pub struct Reader<'a> {
     /// Pessimistic locks that live in the leader's memory alone. The engine's lock wins: it is the
     /// newer one where both are there.
     memory: Option<&'a BTreeMap<Key, Lock>>,
+    is_unwritten: bool,
     interrupted: &'a dyn Fn() -> bool,
     fill_cache: bool,
     writes: Option<Box<dyn Cursor + 'a>>,
@@ -87,7 +88,9 @@ impl<'a> Reader<'a> {
     /// Reads `region` as of `snapshot`.
     pub fn new(snapshot: &'a dyn Snapshot, region: &'a Region) -> Self {
         let interrupted = &|| false;
-        Self { snapshot, region, memory: None, interrupted, fill_cache: true, writes: None }
+        let (memory, writes) = (None, None);
+        let (is_unwritten, fill_cache) = (false, true);
+        Self { snapshot, region, memory, is_unwritten, interrupted, fill_cache, writes }
     }
 
     /// Sees these pessimistic locks too: those of the keys that the command has latched, or all of
@@ -96,6 +99,16 @@ impl<'a> Reader<'a> {
     pub fn with_memory_locks(mut self, locks: &'a BTreeMap<Key, Lock>) -> Self {
         self.memory = Some(locks);
         self
+    }
+
+    /// Whether none of the keys of the command at hand has a record at or above its start timestamp.
+    /// False: nobody knows.
+    pub fn set_unwritten(&mut self, is_unwritten: bool) {
+        self.is_unwritten = is_unwritten;
+    }
+
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.is_unwritten
     }
 
     /// Asks this now and then, and gives up with [`TxnError::Interrupted`] if told so.

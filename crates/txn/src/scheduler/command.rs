@@ -141,6 +141,15 @@ impl Command {
         }
     }
 
+    /// When it commits: a timestamp that the client has from placement.
+    pub(super) fn commits_at(&self) -> Option<TimeStamp> {
+        match self {
+            Self::Commit(commit) => Some(commit.commit_ts),
+            Self::Resolve(resolve) => resolve.outcomes.values().copied().max(),
+            _ => None,
+        }
+    }
+
     /// When its transaction began, and one of its keys, if it takes locks: refused below the safe
     /// point, where it would find neither commits nor rollbacks of others, or of itself.
     pub fn locks_since(&self) -> Option<(TimeStamp, &Key)> {

@@ -41,6 +41,7 @@
 
 mod command;
 mod lines;
+mod newest;
 mod regions;
 #[cfg(test)]
 mod tests;
@@ -59,6 +60,7 @@ use crate::mvcc::{Key, Lock, ReadOptions};
 use crate::waiting::{LockWaits, WaitFor};
 use crate::{LockInfo, Mutation};
 use lines::Parked;
+use newest::Newest;
 use regions::Led;
 
 /// Bounds of a scheduler.
@@ -70,11 +72,19 @@ pub struct Limits {
     pub bytes_max: usize,
     /// Bytes of pessimistic locks in memory, in one region. Zero: all go through the log.
     pub region_locks_bytes: usize,
+    /// Timestamps of clients are believed here, and on the stores that led a region before, up to
+    /// so many milliseconds above what placement has given out.
+    pub ahead_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { commands_max: 64 << 10, bytes_max: 100 << 20, region_locks_bytes: 512 << 10 }
+        Self {
+            commands_max: 64 << 10,
+            bytes_max: 100 << 20,
+            region_locks_bytes: 512 << 10,
+            ahead_ms: 10_000,
+        }
     }
 }
 
@@ -87,6 +97,15 @@ pub struct Under {
     pub term: Term,
     /// Version of the region's epoch.
     pub version: u64,
+}
+
+/// What a command that begins is to know beside its snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Started {
+    /// Copies of the pessimistic locks in memory on its keys.
+    pub memory: BTreeMap<Key, Lock>,
+    /// None of its keys has a record at or above its start timestamp.
+    pub is_unwritten: bool,
 }
 
 /// A command that holds its latches or waits for them.
@@ -182,6 +201,7 @@ pub struct Scheduler {
     /// What is known of locks that somebody waits for.
     awaited: BTreeMap<Key, LockInfo>,
     led: BTreeMap<RegionId, Led>,
+    newest: Newest,
     last_id: CommandId,
     commands: usize,
     bytes: usize,
@@ -199,6 +219,7 @@ impl Scheduler {
             parked: BTreeMap::new(),
             awaited: BTreeMap::new(),
             led: BTreeMap::new(),
+            newest: Newest::new(),
             last_id: 0,
             commands: 0,
             bytes: 0,
@@ -257,6 +278,9 @@ impl Scheduler {
         if let Some(ts) = command.reads_at() {
             self.concurrency.raise_max_ts(ts)?;
         }
+        if let Some(ts) = command.commits_at() {
+            self.concurrency.believe(ts)?;
+        }
         self.last_id += 1;
         let id = self.last_id;
         let names = command.latch_keys().map(Key::region_slice);
@@ -266,18 +290,22 @@ impl Scheduler {
         Ok(Submitted { ticket: Ticket { id, bytes }, granted })
     }
 
-    /// A command that holds its latches begins under a leadership: copies of the pessimistic locks
-    /// in memory on its keys. To be asked for after the leadership was looked up and before the
+    /// A command that holds its latches begins under a leadership. To be asked for after the leadership was looked up and before the
     /// snapshot is taken; the leadership is looked at again after that.
-    pub fn start(
-        &mut self,
-        under: Under,
-        command: &Command,
-    ) -> Result<BTreeMap<Key, Lock>, NotSynced> {
+    pub fn start(&mut self, under: Under, command: &Command) -> Result<Started, NotSynced> {
         if command.needs_synced_max_ts() && !self.is_synced(under) {
             return Err(NotSynced);
         }
-        Ok(self.memory_locks(under, command.latch_keys()))
+        let memory = self.memory_locks(under, command.latch_keys());
+        Ok(Started { memory, is_unwritten: self.is_unwritten(under, command) })
+    }
+
+    /// Whether no key of a prewrite can have a record that it would have to look at.
+    fn is_unwritten(&self, under: Under, command: &Command) -> bool {
+        let Command::Prewrite(prewrite) = command else { return false };
+        let is_above = |ts| prewrite.start_ts > ts;
+        self.floor(under).is_some_and(is_above)
+            && command.latch_keys().all(|key| is_above(self.newest.bound(key.region_slice())))
     }
 
     /// A command ran, under the leadership that was checked after its snapshot was taken.
@@ -320,6 +348,7 @@ impl Scheduler {
         }
         let Changes { writes, released, published, lock_keys, .. } = changes;
         self.mark(under.region, &lock_keys);
+        self.newest.note(&writes);
         let region = under.region;
         Next::Propose(
             writes,

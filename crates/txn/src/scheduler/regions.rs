@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use base::rule::{Rule, keep};
 use base::{KeyRange, RegionId, Term, TimeStamp};
 
 use super::{Scheduler, Under};
@@ -28,6 +29,8 @@ pub(super) struct Led {
     under: Under,
     locks: PessimisticLocks,
     handing: Handing,
+    /// Records that were written before are not newer than this. `None`: nobody knows yet.
+    floor: Option<TimeStamp>,
 }
 
 /// Whether the locks are being handed over to the engine.
@@ -64,7 +67,19 @@ impl Scheduler {
 
     /// Placement gave out `ts` after [`Self::leads`] was called.
     pub fn synced(&mut self, region: RegionId, ticket: SyncTicket, ts: TimeStamp) {
-        self.concurrency.finish_sync(region, ticket, ts);
+        let led = self.led.get_mut(&region);
+        if self.concurrency.finish_sync(region, ticket, ts)
+            && let Some(led) = led
+        {
+            let ahead_ms = ts.physical_ms().saturating_add(self.limits.ahead_ms);
+            led.floor = Some(TimeStamp::compose(ahead_ms, 0).max(ts));
+        }
+    }
+
+    /// Up to which timestamp there may be records that were not written under these circumstances.
+    pub(super) fn floor(&self, under: Under) -> Option<TimeStamp> {
+        let led = self.led.get(&under.region).filter(|led| led.under == under)?;
+        if keep(Rule::RecordsBelowFloor) { led.floor } else { Some(TimeStamp(0)) }
     }
 
     /// Whether async commit and one-phase commit are allowed under these circumstances.
@@ -183,13 +198,16 @@ impl Led {
     fn new(under: Under, bytes_max: usize) -> Self {
         let mut locks = PessimisticLocks::new(bytes_max);
         locks.open(under.term, under.version);
-        Self { under, locks, handing: Handing::No }
+        Self { under, locks, handing: Handing::No, floor: None }
     }
 
     /// The region is led on in the same term, perhaps with other keys.
     fn lead_on(&mut self, under: Under, bytes_max: usize) {
         let grew = self.under.version != under.version;
         self.under = under;
+        if grew {
+            self.floor = None;
+        }
         match self.handing {
             // Nobody asked for the locks: the region took over another one's keys.
             Handing::No if grew => self.locks.renew(under.version),

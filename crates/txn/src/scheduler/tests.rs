@@ -56,10 +56,11 @@ impl Store {
     }
 
     fn go_on(&mut self, now: Instant, ticket: Ticket, command: &Command) -> Next {
-        let memory = self.scheduler.start(UNDER, command).expect("synced");
+        let started = self.scheduler.start(UNDER, command).expect("synced");
         let snapshot = self.engine.snapshot();
         let region = Region { range: KeyRange::all(), ..region() };
-        let mut reader = Reader::new(&*snapshot, &region).with_memory_locks(&memory);
+        let mut reader = Reader::new(&*snapshot, &region).with_memory_locks(&started.memory);
+        reader.set_unwritten(started.is_unwritten);
         let ran = command.run(&mut reader).expect("it runs");
         self.scheduler.ran(now, ticket, UNDER, command, ran)
     }

@@ -24,7 +24,7 @@ use store::{
 use txn::Mutation;
 use txn::mvcc::Reader;
 use txn::scheduler::{
-    Command, Effect, Flight, Next, Ran, Reply, SubmitRefused, Submitted, Ticket, Under,
+    Command, Effect, Flight, Next, Ran, Reply, Started, SubmitRefused, Submitted, Ticket, Under,
 };
 
 use super::deadlocks::Report;
@@ -206,9 +206,9 @@ impl TxnService {
         let mut not_synced = Vec::new();
         for (job, ticket) in jobs {
             match state.scheduler.start(under, &job.command) {
-                Ok(mut locks) => {
+                Ok(Started { memory: mut locks, is_unwritten }) => {
                     memory.append(&mut locks);
-                    started.push((job, ticket));
+                    started.push((job, ticket, is_unwritten));
                 }
                 Err(_) => not_synced.push((job, ticket)),
             }
@@ -220,7 +220,8 @@ impl TxnService {
         }
         let snapshot = guard.snapshot();
         if let Err(error) = guard.check() {
-            return self.refuse_all(started, &error);
+            let started = started.into_iter().map(|(job, ticket, _)| (job, ticket));
+            return self.refuse_all(started.collect(), &error);
         }
         // Of several none takes long.
         let deadline = started[0].0.target.deadline.filter(|_| started.len() == 1);
@@ -228,7 +229,8 @@ impl TxnService {
         let reader = Reader::new(&*snapshot, guard.region());
         let mut reader = reader.with_memory_locks(&memory).interrupted_by(&late);
         let (mut ran, mut refused) = (Vec::with_capacity(started.len()), Vec::new());
-        for (job, ticket) in started {
+        for (job, ticket, is_unwritten) in started {
+            reader.set_unwritten(is_unwritten);
             let result = match is_late(&job.target) {
                 true => Err(Refusal::Region(Box::new(errors::deadline_exceeded()))),
                 false => {

@@ -45,7 +45,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::transport::Channel;
 use txn::latches::CommandId;
-use txn::scheduler::{Command, Limits, Reply, Scheduler, Ticket};
+use txn::scheduler::{Command, Reply, Scheduler, Ticket};
 use txn::wire::requests::Requests;
 
 use super::raw::{Target, request_header};
@@ -125,7 +125,7 @@ impl<R> Prepared<R> {
 impl TxnService {
     /// To be called from within a tokio runtime, on which what waits will run.
     pub(crate) fn new(store: StoreHandle, link: PlacementLink, resolver: Resolver) -> Self {
-        let scheduler = Scheduler::new(Limits::default());
+        let scheduler = Scheduler::new(timing::limits());
         let (reports, reported) = mpsc::unbounded_channel();
         let shared = Shared {
             store,

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use base::TimeStamp;
+use txn::scheduler::Limits;
 
 use super::TxnService;
 
@@ -14,7 +15,14 @@ const ASK_INTERVAL: Duration = Duration::from_secs(10);
 const ASK_BUDGET: Duration = Duration::from_secs(1);
 
 /// Timestamps so far above what placement gives out, by the clock here, are not believed.
-const AHEAD_MAX: Duration = Duration::from_secs(30);
+const AHEAD_MAX: Duration = Duration::from_secs(5);
+
+/// Bounds of the scheduler. What another store believed may have been as far above, and its clock
+/// have drifted as much again.
+pub(super) fn limits() -> Limits {
+    let ahead_ms = 2 * u64::try_from(AHEAD_MAX.as_millis()).expect("seconds");
+    Limits { ahead_ms, ..Limits::default() }
+}
 
 impl TxnService {
     /// Wakes those in line for locks whose time has come. Runs until it is aborted.

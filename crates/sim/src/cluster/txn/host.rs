@@ -21,10 +21,10 @@ use store::{
 use txn::concurrency::SyncTicket;
 use txn::gc::{GcRule, SafePoints};
 use txn::latches::CommandId;
-use txn::mvcc::{Key, Lock, Reader};
+use txn::mvcc::Reader;
 use txn::scheduler::{
-    Command, Effect, Flight, Limits, Next, Ran, Reply as Outcome, Scheduler, SubmitRefused, Ticket,
-    Under,
+    Command, Effect, Flight, Limits, Next, Ran, Reply as Outcome, Scheduler, Started,
+    SubmitRefused, Ticket, Under,
 };
 use txn::waiting::Detector;
 use txn::{KeyError, Mutation, TxnError};
@@ -53,7 +53,7 @@ pub(crate) struct Job {
 struct Run {
     permit: ReadPermit,
     under: Under,
-    memory: BTreeMap<Key, Lock>,
+    started: Started,
     ran: Option<Ran>,
 }
 
@@ -72,7 +72,8 @@ pub(crate) struct TxnHost {
 
 impl TxnHost {
     pub(crate) fn new(region_locks_bytes: usize) -> Self {
-        let limits = Limits { region_locks_bytes, ..Limits::default() };
+        // No client of a simulation makes timestamps up.
+        let limits = Limits { region_locks_bytes, ahead_ms: 0, ..Limits::default() };
         Self {
             scheduler: Scheduler::new(limits),
             jobs: BTreeMap::new(),
@@ -204,8 +205,8 @@ impl World {
         let under = Under { region, term: view.term, version };
         let job = core.txn.jobs.get_mut(&id).expect("seen by the caller");
         match core.txn.scheduler.start(under, &job.command) {
-            Ok(memory) => {
-                job.run = Some(Run { permit, under, memory, ran: None });
+            Ok(started) => {
+                job.run = Some(Run { permit, under, started, ran: None });
                 self.run_soon(slot, id);
             }
             Err(_) => {
@@ -245,8 +246,11 @@ impl World {
         let Some(ran) = run.ran.take() else {
             let snapshot = engine.snapshot();
             let region = run.permit.view().region.clone();
-            let reader = Reader::new(&*snapshot, &region).with_memory_locks(&run.memory);
-            let ran = job.command.run(&mut { reader });
+            let reader = Reader::new(&*snapshot, &region);
+            let mut reader = reader.with_memory_locks(&run.started.memory);
+            reader.set_unwritten(run.started.is_unwritten);
+            let ran = job.command.run(&mut reader);
+            drop(reader);
             match ran {
                 Ok(ran) => {
                     run.ran = Some(ran);
