@@ -16,6 +16,7 @@
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base::{ClusterId, Instant, KeyRange, RegionId, Term, TimeStamp};
 use bytes::Bytes;
@@ -32,6 +33,9 @@ pub(crate) use etcd::{DeskError, EtcdDesk};
 
 use crate::clock::Clock;
 use crate::store_handle::{StoreHandle, reply_into};
+
+/// So long a question may wait for the cluster to be founded.
+const FOUNDING_WAIT: Duration = Duration::from_secs(1);
 
 /// The placement driver does not run here: ask another member, or wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -130,6 +134,21 @@ impl PlacementHost {
     /// There is something to look at beside reports.
     pub(crate) fn look_soon(&self) {
         self.0.reported.send_replace(());
+    }
+
+    /// Returns when the cluster is there that this node is about to found, or after a while,
+    /// whatever came of it. A client that is refused comes back half a second later, and that is
+    /// long for a store that starts in a tenth of it.
+    pub(crate) async fn founded(&self) {
+        let mut reports = self.reports();
+        let founded = async {
+            while self.read(|placement| !placement.is_bootstrapped()) == Ok(true) {
+                if reports.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(FOUNDING_WAIT, founded).await;
     }
 
     /// Answers from memory.

@@ -1,5 +1,6 @@
 //! The commands as a person runs them, against a node.
 
+mod founding;
 mod node;
 
 use std::io::{BufRead, BufReader};

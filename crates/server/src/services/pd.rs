@@ -191,6 +191,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetStoreResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetStoreResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.get_store(&request), refused)
     }
 
@@ -209,6 +210,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetAllStoresResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetAllStoresResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.get_all_stores(&request), refused)
     }
 
@@ -256,6 +258,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.get_region(&request), refused)
     }
 
@@ -265,6 +268,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.get_prev_region(&request), refused)
     }
 
@@ -274,6 +278,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.get_region_by_id(&request), refused)
     }
 
@@ -291,6 +296,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::ScanRegionsResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::ScanRegionsResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.scan_regions(&request), refused)
     }
 
@@ -300,6 +306,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::BatchScanRegionsResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::BatchScanRegionsResponse { header, ..Default::default() };
+        self.host.founded().await;
         self.read(|placement| placement.batch_scan_regions(&request), refused)
     }
 

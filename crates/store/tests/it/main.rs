@@ -9,6 +9,7 @@ mod disorder;
 mod flashback;
 mod hibernation;
 mod leading;
+mod lives;
 mod log_limits;
 mod members;
 mod merges;
