@@ -101,8 +101,8 @@ impl<'a> Reader<'a> {
         self
     }
 
-    /// Whether none of the keys of the command at hand has a record at or above its start timestamp.
-    /// False: nobody knows.
+    /// Whether none of the keys of the command at hand has a record at or above its start
+    /// timestamp. False: nobody knows.
     pub fn set_unwritten(&mut self, is_unwritten: bool) {
         self.is_unwritten = is_unwritten;
     }

@@ -290,8 +290,9 @@ impl Scheduler {
         Ok(Submitted { ticket: Ticket { id, bytes }, granted })
     }
 
-    /// A command that holds its latches begins under a leadership. To be asked for after the leadership was looked up and before the
-    /// snapshot is taken; the leadership is looked at again after that.
+    /// A command that holds its latches begins under a leadership. To be asked for after the
+    /// leadership was looked up and before the snapshot is taken; the leadership is looked at again
+    /// after that.
     pub fn start(&mut self, under: Under, command: &Command) -> Result<Started, NotSynced> {
         if command.needs_synced_max_ts() && !self.is_synced(under) {
             return Err(NotSynced);

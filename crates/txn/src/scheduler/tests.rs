@@ -194,6 +194,53 @@ fn only_a_synced_leader_computes_timestamps() {
     assert_eq!(store.scheduler.start(grown, &command), Err(NotSynced));
 }
 
+/// Whether a prewrite of `name` that began at `start_ts` is told that it need not look.
+fn need_not_look(store: &mut Store, under: Under, start_ts: u64, name: &str) -> bool {
+    store.scheduler.start(under, &prewrite(start_ts, name)).expect("two phases").is_unwritten
+}
+
+#[test]
+fn a_prewrite_looks_where_there_can_be_newer_records() {
+    let mut store = Store::new(Limits { ahead_ms: 0, ..Limits::default() });
+    assert!(!need_not_look(&mut store, UNDER, 9, "k"), "it leads nothing");
+    let ticket = store.scheduler.leads(UNDER).expect("it is news");
+    assert!(!need_not_look(&mut store, UNDER, 9, "k"), "nobody knows what others wrote");
+    store.scheduler.synced(UNDER.region, ticket, TimeStamp(5));
+    assert!(!need_not_look(&mut store, UNDER, 5, "k"), "others may have written until then");
+    assert!(need_not_look(&mut store, UNDER, 6, "k"));
+    assert!(!need_not_look(&mut store, Under { term: 7, ..UNDER }, 6, "k"), "another term");
+    store.run(at(0), &prewrite(6, "k"));
+    assert!(need_not_look(&mut store, UNDER, 7, "k"), "a lock is no record, and is looked for");
+    let Some(Next::Propose(writes, _, flight)) = store.begin(at(0), &commit(6, 8, "k")) else {
+        panic!("it has its lock")
+    };
+    assert!(!need_not_look(&mut store, UNDER, 7, "k"), "from its proposal on");
+    store.apply(at(0), &writes, flight);
+    assert!(!need_not_look(&mut store, UNDER, 8, "k"));
+    assert!(need_not_look(&mut store, UNDER, 9, "k"));
+    assert!(need_not_look(&mut store, UNDER, 7, "x"), "another key");
+    let grown = Under { version: 2, ..UNDER };
+    let ticket = store.scheduler.leads(grown).expect("it has other keys");
+    assert!(!need_not_look(&mut store, grown, 9, "k"), "which others wrote");
+    store.scheduler.synced(grown.region, ticket, TimeStamp(20));
+    assert!(need_not_look(&mut store, grown, 21, "k"));
+}
+
+#[test]
+fn what_clients_make_up_is_counted_in_and_bounded() {
+    let ahead_ms = 3;
+    let mut store = Store::new(Limits { ahead_ms, ..Limits::default() });
+    store.sync(UNDER, TimeStamp::compose(7, 1).0);
+    let last = TimeStamp::compose(7 + ahead_ms, 0);
+    assert!(!need_not_look(&mut store, UNDER, last.0, "k"));
+    assert!(need_not_look(&mut store, UNDER, last.0 + 1, "k"));
+    store.scheduler.set_ts_limit(last);
+    store.run(at(0), &prewrite(6, "k"));
+    let too_late = store.scheduler.submit(&commit(6, last.0 + 1, "k"));
+    assert!(matches!(too_late, Err(SubmitRefused::Ts(_))), "nobody was given that timestamp");
+    store.run(at(0), &commit(6, last.0, "k"));
+}
+
 #[test]
 fn too_many_commands_are_refused() {
     let limits = Limits { commands_max: 2, ..Limits::default() };
