@@ -94,8 +94,6 @@ pub enum Rule {
     SyncBeforeMembersAreTold,
     /// A store that is silent wakes the groups that sleep with it.
     SilenceWakes,
-    /// Who waits for a merge does not sleep.
-    MergeKeepsAwake,
     /// A rollback leaves a record.
     RecordRollbacks,
     /// Rollbacks that decide a transaction's fate are protected.
@@ -191,7 +189,6 @@ impl Rule {
         Self::ClosedTakesNothing,
         Self::SyncBeforeMembersAreTold,
         Self::SilenceWakes,
-        Self::MergeKeepsAwake,
     ];
 
     /// Those of `txn`.

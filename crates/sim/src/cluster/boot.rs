@@ -146,7 +146,7 @@ impl World {
         let machine = machine.with_garbage(host.garbage());
         self.nodes[slot].machine = machine.clone();
         let mut core = Core::new(&machine, store_id, log, folder, config, host);
-        self.checks.recovered(slot, &machine, &recovered);
+        self.checks.recovered((slot, store_id), &machine, &recovered);
         core.inbox.extend(recovered.births.iter().cloned().map(ShardInput::Create));
         self.nodes[slot].store_id = Some(store_id);
         self.nodes[slot].process.as_mut().expect("it starts").core = Some(core);

@@ -1,15 +1,24 @@
 //! Admin requests that come together, or again and again: what one of them began is not known
-//! everywhere when the next one comes.
+//! everywhere when the next one comes. And what meets a region that is half done with something.
 //!
 //! | burst | what it does |
 //! | --- | --- |
 //! | crowd | a few requests for one region and its neighbours within a moment |
 //! | on and off | a merge whose target changes meanwhile: it is off; then again, until it is done |
+//!
+//! | half done | what meets it |
+//! | --- | --- |
+//! | a node has what changes a region, and has not heard of its commit | it is cut off, or ends |
+//! | a snapshot was made, or its files were damaged | a crowd |
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use base::{PeerRole, RegionId};
-use store::RegionView;
+use base::{Entry, EntryKind, PeerRole, RegionId};
+use prost::Message;
+use proto::raft_cmdpb;
+use raft::Body;
+use store::{RaftMessage, RegionView, ShardInput};
 
 use super::admin::AdminKind;
 use super::event::{Actor, Event, Slot};
@@ -18,6 +27,13 @@ use super::world::{World, ms};
 
 /// Tries of a merge that is to be done in the end.
 const TRIES: u8 = 8;
+
+/// Of so many messages that bring what changes a region one leaves its receiver in doubt.
+const DOUBTS: u64 = 24;
+
+/// Of so many snapshots that are made, and of so many that are damaged, one meets a crowd.
+const MADE: u64 = 12;
+const DAMAGED: u64 = 2;
 
 impl World {
     /// Several requests instead of one.
@@ -37,9 +53,43 @@ impl World {
             let until = self.now() + ms(20 + self.prng.below(1_500));
             self.nodes[slot].stalled = Some((Actor::Applier, until));
         }
+        self.crowd_at(region);
+    }
+
+    fn crowd_at(&mut self, region: RegionId) {
         for _ in 0..2 + self.prng.below(4) {
             let soon = ms(self.prng.below(60));
             self.queue.after(soon, Event::AdminOf(region));
+        }
+    }
+
+    /// A node hears what shall change a region, but perhaps not that it is committed, for long.
+    pub(crate) fn in_doubt(&mut self, slot: Slot, message: &RaftMessage) {
+        let Body::Append { entries, .. } = &message.message.body else { return };
+        let changes = !message.region_id.is_system() && entries.iter().any(changes_region);
+        if !changes || self.healing || !self.prng.one_in(DOUBTS) {
+            return;
+        }
+        if self.plan.faults.contains(&Fault::Isolate) && self.prng.one_in(2) {
+            let plan = &self.plan;
+            let known = plan.shard_delay + 2 * plan.sync_delay + 2 * plan.message_delay;
+            let soon = Duration::from_micros(self.prng.below(known.as_micros() as u64));
+            self.queue.after(soon, Event::CutOff(slot));
+        } else {
+            self.tempted(slot, 1);
+        }
+    }
+
+    /// What is asked of a region meets members that wait for a snapshot.
+    pub(crate) fn job_done(&mut self, result: &ShardInput) {
+        let (region, times) = match result {
+            ShardInput::SnapshotBuilt { region_id, .. } => (*region_id, MADE),
+            ShardInput::SnapshotInstalled { region_id, result: Err(_) } => (*region_id, DAMAGED),
+            _ => return,
+        };
+        let may = !self.healing && !self.plan.options.admin.is_empty() && !region.is_system();
+        if may && self.prng.one_in(times) {
+            self.crowd_at(region);
         }
     }
 
@@ -141,4 +191,24 @@ impl World {
             view.is_leader().then_some((slot, view))
         })
     }
+}
+
+/// Whether the entry changes the region itself. As a `RaftCmdRequest` it has a header, and behind
+/// it either writes or an admin request.
+fn changes_region(entry: &Entry) -> bool {
+    /// Begins the admin request.
+    const ADMIN: u8 = 3 << 3 | 2;
+    if entry.kind != EntryKind::Normal {
+        return true;
+    }
+    let header = entry.data.get(1).map_or(0, |len| usize::from(*len));
+    if entry.data.get(2 + header) != Some(&ADMIN) {
+        return false;
+    }
+    let command = raft_cmdpb::RaftCmdRequest::decode(entry.data.clone());
+    let admin = command.ok().and_then(|command| command.admin_request);
+    admin.is_some_and(|admin| {
+        let of_log = admin.compact_log.is_some();
+        !of_log && admin.compute_hash.is_none() && admin.verify_hash.is_none()
+    })
 }

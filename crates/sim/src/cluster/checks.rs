@@ -41,6 +41,8 @@ pub(crate) struct Checks {
     leaders: BTreeMap<(RegionId, Term), PeerId>,
     entries: BTreeMap<RegionId, BTreeMap<Index, u64>>,
     states: BTreeMap<(RegionId, Index), (u64, Slot)>,
+    /// How far stores have applied regions, as they told.
+    applied: BTreeMap<(StoreId, RegionId), Index>,
     /// The last snapshots that stores took in.
     installed: BTreeMap<(StoreId, RegionId), Index>,
     model: Model,
@@ -163,6 +165,7 @@ impl Checks {
     /// An applier has taken its turn.
     pub(crate) fn after_applier(&mut self, slot: Slot, node: &Node, out: &ApplyOutbox) {
         self.promises.after_applier(node, out);
+        self.ends_where_its_log_does(node, out);
         let machine = &node.machine;
         let mut seen = BTreeSet::new();
         for applied in out.applied.iter().rev() {
@@ -183,6 +186,27 @@ impl Checks {
             let special = applied.region.is_some() || applied.milestone.is_some();
             if special || applied.index.is_multiple_of(self.every) {
                 self.compare(slot, machine, id);
+            }
+        }
+    }
+
+    /// What was taken over had been applied up to the entry that began the merge, the last one
+    /// that it began: on each store by itself.
+    fn ends_where_its_log_does(&mut self, node: &Node, out: &ApplyOutbox) {
+        let Some(store) = node.store_id else { return };
+        for applied in &out.applied {
+            if matches!(applied.milestone, None | Some(Milestone::Installed)) {
+                self.applied.insert((store, applied.region_id), applied.index);
+            }
+            for source in &applied.merge.taken {
+                let at = self.applied.remove(&(store, *source));
+                let (Some(at), Some(end)) = (at, self.model.end(*source)) else { continue };
+                assert!(
+                    at >= end.commit,
+                    "a region ends where its log does: region {source} on store {store} was taken \
+                     over at {at}, and its last merge began at {}",
+                    end.commit
+                );
             }
         }
     }
@@ -218,8 +242,14 @@ impl Checks {
     }
 
     /// A store starts.
-    pub(crate) fn recovered(&mut self, slot: Slot, machine: &Machine, recovered: &Recovered) {
+    pub(crate) fn recovered(
+        &mut self,
+        (slot, store): (Slot, StoreId),
+        machine: &Machine,
+        recovered: &Recovered,
+    ) {
         for birth in recovered.births.iter().filter(|b| takes_part(b.local)) {
+            self.applied.insert((store, birth.region.id), birth.apply.applied);
             self.compare(slot, machine, birth.region.id);
         }
     }

@@ -286,6 +286,7 @@ impl World {
             Ok(Some(result)) => {
                 if self.effect(slot) {
                     self.totals.job(&result);
+                    self.job_done(&result);
                     self.tell(slot, result);
                 }
             }
@@ -321,6 +322,7 @@ impl World {
         } else if !is_up {
             return self.unreachable(slot, message.from.store_id, message.to.store_id);
         }
+        self.in_doubt(slot, &message);
         self.tell(slot, ShardInput::Message(message));
     }
 

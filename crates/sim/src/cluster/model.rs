@@ -208,8 +208,7 @@ impl ModelRegion {
         if let Some(rollback) = admin.rollback_merge {
             let waits = self.merge.is_some_and(|merge| merge.commit == rollback.commit);
             if fits && waits {
-                self.region = self.region.rollback_merge();
-                self.merge = None;
+                self.roll_back(others);
             }
             return Some(Effect::Nothing);
         }
@@ -246,6 +245,22 @@ impl ModelRegion {
             let flashback = begin.map(|begin| TimeStamp(begin.start_ts));
             self.region = Region { flashback, ..self.region.clone() };
         }
+    }
+
+    /// The merge is off. Whoever says so knows that the target cannot do it any more, from entries
+    /// that are committed.
+    fn roll_back(&mut self, others: &Regions) {
+        let (id, Merge { target, .. }) = (self.region.id, self.merge.take().expect("it merges"));
+        if let Some(Some(now)) = others.get(&target.0) {
+            let (named, epoch) = (target.1, now.region.epoch);
+            assert!(
+                named.is_behind(&epoch),
+                "a merge is off when it cannot be any more: region {id} into {} at {named}, which \
+                 is at {epoch}",
+                target.0
+            );
+        }
+        self.region = self.region.rollback_merge();
     }
 
     fn take_over(

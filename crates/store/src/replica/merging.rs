@@ -32,7 +32,8 @@ pub(super) struct Merging {
     fence: (Term, Index),
     /// As leader of this term it proposed to take another region over.
     takes: (Term, Index),
-    /// The applier waits for the end of another region's log, since this tick.
+    /// The applier waits for the end of another region's log, for so many of the store's ticks: its
+    /// group may sleep meanwhile, when all others are done.
     waits: Option<(Arc<Merge>, u64)>,
     /// The region is no more, it became a part of this one.
     told: Option<Box<Region>>,
@@ -259,14 +260,20 @@ impl Replica {
             self.merging.waits = None;
         }
         if let Some(merge) = &news.waits {
-            self.merging.waits = Some((merge.clone(), self.ticks));
+            self.merging.waits = Some((merge.clone(), 0));
         }
     }
 
     /// What its applier waits for, and for how many ticks already.
     pub(crate) fn waits_for(&self) -> Option<(Arc<Merge>, u64)> {
-        let (merge, since) = self.merging.waits.as_ref()?;
-        Some((merge.clone(), self.ticks.saturating_sub(*since)))
+        self.merging.waits.clone()
+    }
+
+    /// A tick of the store passed, perhaps while the replica slept.
+    pub(crate) fn waits_on(&mut self) {
+        if let Some((_, ticks)) = &mut self.merging.waits {
+            *ticks += 1;
+        }
     }
 
     /// The region that it should take over is not here, and cannot be: whoever has taken it over

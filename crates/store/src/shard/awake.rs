@@ -15,7 +15,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 
-use base::rule::{Rule, keep};
 use base::{Instant, RegionId, StoreId};
 
 use super::{Cut, Shard, ShardConfig};
@@ -125,10 +124,6 @@ impl Shard {
         set(&mut awake.awaiting, id, replica.awaits_applied());
         set(&mut awake.cuts, id, replica.wants_cut().is_some());
         set(&mut awake.installing, id, replica.coming_range().is_some());
-        if replica.is_quiet() && replica.waits_for_merge() && keep(Rule::MergeKeepsAwake) {
-            // Its patience is counted in ticks. The others may be done with the merge, and sleep.
-            replica.wake();
-        }
         let mut sleeps = replica.is_quiet();
         match awake.asleep.contains_key(&id) {
             false if sleeps => match replica.sleeps_with() {

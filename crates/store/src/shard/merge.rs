@@ -29,6 +29,7 @@ impl Shard {
 
     pub(super) fn tick_merges(&mut self, out: &mut Outbox) {
         for id in self.merging.clone() {
+            self.replicas.get_mut(&id).into_iter().for_each(Replica::waits_on);
             self.settle_told(id, out);
             self.look_at_target(id, out);
             self.catch_up(id);

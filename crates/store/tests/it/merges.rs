@@ -229,7 +229,7 @@ fn a_leader_that_loses_its_power_learns_the_end_from_the_target() {
 /// target's patience runs out, also when everybody else is done and the group wants to sleep, or
 /// when the one that waits has come to lead. The snapshot that helps is not the last one it takes.
 #[test]
-fn a_target_that_waits_does_not_sleep() {
+fn a_target_waits_in_vain() {
     let config = ShardConfig { log_entries_max: 20, ..ShardConfig::default() };
     let mut forgotten = 0;
     for (seed, leads) in (0..80).map(|number| (number / 2, number % 2 == 1)) {
