@@ -362,7 +362,7 @@ impl Points {
             let at = match (txn.style, checker.is_committed(*id)) {
                 (Style::Stale, _) => continue,
                 (Style::Locking, _) => self.of[*id].1,
-                (Style::Snapshot, false) => self.of[*id].0,
+                (Style::Newest, _) | (Style::Snapshot, false) => self.of[*id].0,
                 (Style::Snapshot, true) if reads_only(txn) => self.of[*id].0,
                 (Style::Snapshot, true) => self.of[*id].1,
             };
@@ -370,8 +370,27 @@ impl Points {
         }
         for (id, txn) in checker.txns.iter().enumerate() {
             let before = ends.partition_point(|(end, _)| *end < txn.begun);
-            if before > 0 && txn.style != Style::Stale {
+            let hangs = !matches!(txn.style, Style::Stale | Style::Newest);
+            if before > 0 && hangs {
                 self.graph.before(chain[before - 1], self.of[id].0, Why::Time);
+            }
+        }
+        self.add_newest(checker);
+    }
+
+    /// Who reads the newest version of a list hangs on those alone who appended to it.
+    fn add_newest(&mut self, checker: &Checker<'_>) {
+        for Found { id, list, .. } in &checker.found {
+            let txn = &checker.txns[*id];
+            if txn.style != Style::Newest {
+                continue;
+            }
+            for writer in checker.writers.range((*list, 0)..=(*list, u64::MAX)) {
+                let by = writer.1.id;
+                let ended = checker.txns[by].ended.is_some_and(|end| end < txn.begun);
+                if ended && checker.is_committed(by) {
+                    self.graph.before(self.of[by].1, self.of[*id].0, Why::Time);
+                }
             }
         }
     }

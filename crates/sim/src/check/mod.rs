@@ -38,6 +38,10 @@ pub enum Style {
     Snapshot,
     /// As of a timestamp of its own choice, which may be long before it began.
     Stale,
+    /// One list, without a timestamp, as it was last committed: whoever is about to commit it may
+    /// have done so already at a timestamp that others have passed. So it is promised to be new for
+    /// this list, and nothing about others.
+    Newest,
     /// It locks each key before it reads it. That all its locks were there until it ended is known
     /// only if it wrote something and committed.
     Locking,

@@ -8,11 +8,10 @@
 //!
 //! | half done | what meets it |
 //! | --- | --- |
-//! | a node has what changes a region, and has not heard of its commit | it is cut off, or ends |
+//! | a node has what changes a region, and not heard of its commit | it hears nothing, or ends |
 //! | a snapshot was made, or its files were damaged | a crowd |
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use base::{Entry, EntryKind, PeerRole, RegionId};
 use prost::Message;
@@ -28,8 +27,10 @@ use super::world::{World, ms};
 /// Tries of a merge that is to be done in the end.
 const TRIES: u8 = 8;
 
-/// Of so many messages that bring what changes a region one leaves its receiver in doubt.
+/// Of so many messages that bring what changes a region one leaves its receiver in doubt; and of
+/// those about merges, which are rarer.
 const DOUBTS: u64 = 24;
+const MERGE_DOUBTS: u64 = 8;
 
 /// Of so many snapshots that are made, and of so many that are damaged, one meets a crowd.
 const MADE: u64 = 12;
@@ -66,15 +67,15 @@ impl World {
     /// A node hears what shall change a region, but perhaps not that it is committed, for long.
     pub(crate) fn in_doubt(&mut self, slot: Slot, message: &RaftMessage) {
         let Body::Append { entries, .. } = &message.message.body else { return };
-        let changes = !message.region_id.is_system() && entries.iter().any(changes_region);
-        if !changes || self.healing || !self.prng.one_in(DOUBTS) {
+        let changes = entries.iter().filter_map(|entry| change_of(entry)).min();
+        let Some(times) = changes.filter(|_| !message.region_id.is_system()) else { return };
+        if self.healing || !self.prng.one_in(times) {
             return;
         }
-        if self.plan.faults.contains(&Fault::Isolate) && self.prng.one_in(2) {
-            let plan = &self.plan;
-            let known = plan.shard_delay + 2 * plan.sync_delay + 2 * plan.message_delay;
-            let soon = Duration::from_micros(self.prng.below(known.as_micros() as u64));
-            self.queue.after(soon, Event::CutOff(slot));
+        if self.plan.faults.contains(&Fault::CutOneWay) && self.prng.one_in(2) {
+            // What it says about it is heard.
+            let others = (0..self.nodes.len()).filter(|other| *other != slot);
+            self.cut_links(others.map(|other| (other, slot)).collect());
         } else {
             self.tempted(slot, 1);
         }
@@ -178,7 +179,10 @@ impl World {
             return;
         }
         let others = (0..self.nodes.len()).filter(|other| *other != slot);
-        let links: Vec<_> = others.flat_map(|other| [(slot, other), (other, slot)]).collect();
+        self.cut_links(others.flat_map(|other| [(slot, other), (other, slot)]).collect());
+    }
+
+    fn cut_links(&mut self, links: Vec<(Slot, Slot)>) {
         self.network.cut.extend(links.iter().copied());
         let after = ms(500 + self.prng.below(4_000));
         self.queue.after(after, Event::Mend(Mend::Cut(links)));
@@ -193,22 +197,21 @@ impl World {
     }
 }
 
-/// Whether the entry changes the region itself. As a `RaftCmdRequest` it has a header, and behind
-/// it either writes or an admin request.
-fn changes_region(entry: &Entry) -> bool {
+/// If the entry changes the region itself: of how many of its kind one is awkward. As a
+/// `RaftCmdRequest` it has a header, and behind it either writes or an admin request.
+fn change_of(entry: &Entry) -> Option<u64> {
     /// Begins the admin request.
     const ADMIN: u8 = 3 << 3 | 2;
     if entry.kind != EntryKind::Normal {
-        return true;
+        return Some(DOUBTS);
     }
     let header = entry.data.get(1).map_or(0, |len| usize::from(*len));
     if entry.data.get(2 + header) != Some(&ADMIN) {
-        return false;
+        return None;
     }
-    let command = raft_cmdpb::RaftCmdRequest::decode(entry.data.clone());
-    let admin = command.ok().and_then(|command| command.admin_request);
-    admin.is_some_and(|admin| {
-        let of_log = admin.compact_log.is_some();
-        !of_log && admin.compute_hash.is_none() && admin.verify_hash.is_none()
-    })
+    let admin = raft_cmdpb::RaftCmdRequest::decode(entry.data.clone()).ok()?.admin_request?;
+    let begins = admin.prepare_merge.is_some();
+    let merges = begins || admin.commit_merge.is_some() || admin.rollback_merge.is_some();
+    let other = admin.splits.is_some() || admin.prepare_flashback.is_some();
+    merges.then_some(MERGE_DOUBTS).or(other.then_some(DOUBTS))
 }

@@ -151,6 +151,27 @@ fn time_counts() {
     assert_eq!(kind(&history), Some(Kind::RealTime));
 }
 
+/// Who reads the newest version of one list may miss what is being committed at a timestamp that
+/// others have passed, but nothing that was acknowledged.
+#[test]
+fn the_newest_version_is_new_for_its_list_alone() {
+    let history = |newest: Style| {
+        let mut history = vec![
+            txn("a1(1)", 1, 9),
+            txn("r1[1] r2[]", 2, 10),
+            txn("r2[] a2(2)", 3, 4),
+            txn("r1[]", 6, 7),
+        ];
+        history[3].style = newest;
+        history
+    };
+    assert_eq!(kind(&history(Style::Snapshot)), Some(Kind::RealTime));
+    assert_eq!(kind(&history(Style::Newest)), None);
+    let mut late = history(Style::Newest);
+    late[0].ended = Some(Instant(5_000_000_000));
+    assert_eq!(kind(&late), Some(Kind::RealTime), "its own list");
+}
+
 fn locking(txn: Txn) -> Txn {
     Txn { style: Style::Locking, ..txn }
 }

@@ -290,7 +290,7 @@ impl Worker {
         let list = self.recorder.list(self.prng.below(PLACES));
         let newest = self.db.snapshot_at(TimeStamp::MAX);
         let Ok(found) = newest.get(list_key(list).as_bytes()).await else { return };
-        let id = self.recorder.begin(self.db.link().port().client(), Style::Snapshot, begun);
+        let id = self.recorder.begin(self.db.link().port().client(), Style::Newest, begun);
         self.recorder.act(id, Act::Read(list, numbers(found.as_ref())));
         self.recorder.end(id, self.db.link().now(), Outcome::Committed);
     }
