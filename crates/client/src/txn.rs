@@ -177,6 +177,15 @@ impl<L: Link> Txn<L> {
         Ok(())
     }
 
+    /// Writes `value` to a key that needs no lock of its own, because nobody writes it who has not
+    /// locked another key that this transaction has locked too: an entry of an index, say, and its
+    /// row. In a pessimistic transaction it is not locked before the commit, and what was written
+    /// to it meanwhile is not looked at; an optimistic one makes no difference.
+    pub fn put_unlocked(&mut self, key: &[u8], value: impl Into<Bytes>) {
+        let key = self.keys.data_key(key);
+        self.buffer.entry(&key).write = Some(Write::Put(value.into()));
+    }
+
     /// Writes `value` to a key that must have none: found out now in a pessimistic transaction, by
     /// the commit in an optimistic one.
     pub async fn insert(&mut self, key: &[u8], value: impl Into<Bytes>) -> Result<(), ClientError> {

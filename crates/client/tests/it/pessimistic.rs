@@ -54,6 +54,26 @@ fn a_write_locks_first_and_the_commit_checks_the_lock() {
 }
 
 #[test]
+fn what_another_lock_guards_is_written_without_one() {
+    let (script, db) = Script::with_borders(&[]);
+    script.reply(granted(&[]));
+    script.reply(prewritten(0, 99 << 18));
+    run(async {
+        let mut txn = db.begin(TxnOptions::pessimistic()).await?;
+        txn.put(b"row", "1").await?;
+        txn.put_unlocked(b"index", "1");
+        txn.commit().await
+    })
+    .expect("committed");
+    let sent = script.sent();
+    let (_, StoreRequest::KvPrewrite(prewrite)) = &sent[1] else { panic!("{sent:?}") };
+    assert_eq!(prewrite.primary_lock, "row");
+    let (skip, check) =
+        (PessimisticAction::SkipPessimisticCheck, PessimisticAction::DoPessimisticCheck);
+    assert_eq!(prewrite.pessimistic_actions, [skip as i32, check as i32]);
+}
+
+#[test]
 fn a_newer_version_is_locked_with_a_newer_timestamp() {
     let (script, db) = Script::with_borders(&[]);
     script.reply(refused(conflict("a")));

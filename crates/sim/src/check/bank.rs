@@ -1,8 +1,9 @@
 //! The checker of accounts between which money moves.
 //!
-//! Each transfer changes two accounts and writes a receipt, in one transaction. The sum of all
-//! accounts is the same in every snapshot; in the end the receipts tell which transfers happened,
-//! and the balances follow from them.
+//! Each transfer changes two accounts, and an index that says the same of them, and writes a
+//! receipt, in one transaction. The sum of all accounts is the same in every snapshot, and index and
+//! accounts agree; in the end the receipts tell which transfers happened, and the balances follow
+//! from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,6 +26,24 @@ pub struct Transfer {
 
 /// The accounts as one snapshot has them.
 pub type Balances = BTreeMap<u64, i64>;
+
+/// All that one snapshot has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Bank {
+    /// The accounts.
+    pub accounts: Balances,
+    /// The same balances, written by the same transactions to other keys.
+    pub index: Balances,
+}
+
+/// Whether the index says of each account what the account says.
+pub fn check_index(found: &Bank) -> Result<(), Anomaly> {
+    if found.index == found.accounts {
+        return Ok(());
+    }
+    let story = format!("the index has {:?}, the accounts {:?}", found.index, found.accounts);
+    Err(Anomaly { kind: Kind::Index, story })
+}
 
 /// Whether a snapshot has all accounts, and all the money.
 pub fn check_sum(found: &Balances, accounts: u64, total: i64) -> Result<(), Anomaly> {

@@ -121,6 +121,8 @@ pub enum Kind {
     RealTime,
     /// Money came from nowhere, or went there.
     Sum,
+    /// Two keys that are always written together differ.
+    Index,
     /// A transfer is not what its client was told.
     Told,
 }

@@ -184,6 +184,9 @@ impl World {
     fn take_stamps(&mut self, slot: Slot) {
         let (now, local) = (self.now(), self.local(slot));
         let (wall_ms, life) = (self.nodes[slot].clock.wall_ms(now), self.nodes[slot].life);
+        // What a driver with a coarse clock reads.
+        let step_ms = self.plan.txn.map_or(1, |plan| plan.stamp_step_ms);
+        let wall_ms = wall_ms - wall_ms % step_ms;
         loop {
             let Some(core) = self.nodes[slot].core() else { return };
             let Some(led) = &mut core.host.led else { return };

@@ -21,7 +21,7 @@ use super::process::{Node, Results};
 use super::queue::Queue;
 use super::totals::Totals;
 use super::trace::Trace;
-use super::txn::{Executor, Recorder, TxnReading};
+use super::txn::{Executor, Fates, Recorder, TxnReading};
 
 pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -84,6 +84,7 @@ pub(crate) struct World {
     pub(crate) results: Results,
     pub(crate) executor: Executor,
     pub(crate) recorder: Recorder,
+    pub(crate) fates: Fates,
     /// When the last request comes a second time.
     pub(crate) last_encore: Instant,
     waits: BTreeMap<u64, (Slot, u64, Wait)>,
@@ -124,6 +125,7 @@ impl World {
             results: Results::default(),
             executor: Executor::default(),
             recorder: Recorder::default(),
+            fates: Fates::default(),
             last_encore: Instant::ZERO,
             waits: BTreeMap::new(),
             calls: BTreeMap::new(),
@@ -320,6 +322,18 @@ impl World {
         purpose: Purpose,
         patience: Duration,
     ) -> CallId {
+        self.call_late(caller, to, request, purpose, (Duration::ZERO, patience))
+    }
+
+    /// Like [`World::call`], and what is sent arrives so much later.
+    pub(crate) fn call_late(
+        &mut self,
+        caller: Caller,
+        to: Slot,
+        request: Request,
+        purpose: Purpose,
+        (late, patience): (Duration, Duration),
+    ) -> CallId {
         let id = self.next_number();
         self.calls.insert(id, Pending { caller, to, purpose });
         self.queue.after(patience, Event::Timeout(id));
@@ -329,7 +343,7 @@ impl World {
         };
         // A call travels on one connection: it comes once or not at all.
         if let Some(delay) = arrivals.0 {
-            self.queue.after(delay, Event::Call(to, id, caller, Box::new(request)));
+            self.queue.after(delay + late, Event::Call(to, id, caller, Box::new(request)));
         }
         id
     }

@@ -11,11 +11,15 @@ use proto::kvrpcpb::{self, LockInfo};
 
 use super::executor::Route;
 use super::link::SimLink;
-use super::recorder::{BALANCE, Recorder, TxnId};
+use super::recorder::{BALANCE, NoteId, Recorder, TxnId};
+use crate::check::bank::{Balances, Bank};
 use crate::check::{Act, ListId, Outcome, Style};
 
 /// Lists that are in use at once, and accounts.
 pub(crate) const PLACES: u64 = 4;
+
+/// Places for notes.
+const NOTES: u64 = 5;
 
 pub(crate) fn list_key(list: ListId) -> String {
     format!("xl{list:04}")
@@ -25,15 +29,28 @@ pub(crate) fn account_key(account: u64) -> String {
     format!("xb{account:02}")
 }
 
+/// What the index says of an account: its balance once more. Whoever writes it has locked the
+/// account, and it is the first key of whoever locks nothing before the commit.
+fn index_key(account: u64) -> String {
+    format!("xa{account:02}")
+}
+
+/// A key that is written without a look at what is there.
+fn note_key(place: u64) -> String {
+    format!("xn{place}")
+}
+
 fn receipt_key(transfer: u64) -> String {
     format!("xr{transfer:05}")
 }
 
 /// A key at which a region may be cut.
 pub(crate) fn some_key(prng: &mut Prng) -> Bytes {
-    match prng.below(3) {
+    match prng.below(5) {
         0 => list_key(prng.below(40)),
         1 => account_key(prng.below(8)),
+        2 => index_key(prng.below(8)),
+        3 => note_key(prng.below(8)),
         _ => receipt_key(prng.below(200)),
     }
     .into()
@@ -81,9 +98,10 @@ impl Worker {
             self.rest().await;
         }
         while !self.recorder.ends() {
-            match self.prng.below(10) {
+            match self.prng.below(12) {
                 0..5 => self.lists().await,
                 5..8 => self.transfer().await,
+                8..10 => self.note().await,
                 _ if self.prng.one_in(3) => self.look_back().await,
                 _ => self.look().await,
             }
@@ -103,8 +121,10 @@ impl Worker {
         let keys: Vec<String> = (0..self.recorder.accounts()).map(account_key).collect();
         match txn.batch_get(&keys).await {
             Ok(found) if found.is_empty() => {
-                for key in &keys {
-                    txn.put(key.as_bytes(), BALANCE.to_string()).await.expect("not locked here");
+                for account in 0..self.recorder.accounts() {
+                    let (key, balance) = (account_key(account), BALANCE.to_string());
+                    txn.put_unlocked(index_key(account).as_bytes(), balance.clone());
+                    txn.put(key.as_bytes(), balance).await.expect("not locked here");
                 }
                 // If nobody knows what came of it the next look tells.
                 let _ = txn.commit().await;
@@ -231,7 +251,7 @@ impl Worker {
         id: u64,
     ) -> Outcome {
         let begun = self.db.link().now();
-        let keys = [account_key(from), account_key(to)];
+        let keys = [from, to].map(account_key);
         let found = match style {
             Style::Locking => txn.lock_for_update(&keys).await,
             _ => txn.batch_get(&keys).await,
@@ -240,18 +260,24 @@ impl Worker {
             let _ = txn.rollback().await;
             return Outcome::Failed;
         };
-        for (key, change) in keys.iter().zip([-amount, amount]) {
+        for (account, change) in [(from, -amount), (to, amount)] {
+            let key = account_key(account);
             let before = balance(found.get(key.as_bytes()).expect("accounts are there"));
             let after = (before + change).to_string();
+            txn.put_unlocked(index_key(account).as_bytes(), after.clone());
             if txn.put(key.as_bytes(), after).await.is_err() {
                 let _ = txn.rollback().await;
                 return Outcome::Failed;
             }
         }
         let receipt = receipt_key(id);
-        let inserted = match self.prng.one_in(2) {
-            true => txn.insert(receipt.as_bytes(), "paid").await,
-            false => txn.put(receipt.as_bytes(), "paid").await,
+        let inserted = match self.prng.below(3) {
+            0 => txn.insert(receipt.as_bytes(), "paid").await,
+            1 => txn.put(receipt.as_bytes(), "paid").await,
+            _ => {
+                txn.put_unlocked(receipt.as_bytes(), "paid");
+                Ok(())
+            }
         };
         if inserted.is_err() || self.is_late(begun) {
             let _ = txn.rollback().await;
@@ -260,7 +286,47 @@ impl Worker {
         outcome_of(&txn.commit().await)
     }
 
-    /// Looks at all accounts, or at all lists in use, at once.
+    /// Writes a note in two places, whatever is there.
+    async fn note(&mut self) {
+        let one = self.prng.below(NOTES);
+        let other = (one + 1 + self.prng.below(NOTES - 1)) % NOTES;
+        let (_, options) = self.options();
+        let Ok(txn) = self.db.begin(options).await else { return };
+        let note = self.recorder.note();
+        let outcome = self.write_note(txn, note, [one, other]).await;
+        self.recorder.noted(note, outcome);
+    }
+
+    async fn write_note(
+        &mut self,
+        mut txn: Txn<SimLink>,
+        note: NoteId,
+        places: [u64; 2],
+    ) -> Outcome {
+        let begun = self.db.link().now();
+        for place in places {
+            if txn.put(note_key(place).as_bytes(), note.to_string()).await.is_err() {
+                let _ = txn.rollback().await;
+                return Outcome::Failed;
+            }
+            if self.prng.one_in(4) {
+                self.rest().await;
+            }
+        }
+        if self.is_late(begun) {
+            let _ = txn.rollback().await;
+            return Outcome::Failed;
+        }
+        outcome_of(&txn.commit().await)
+    }
+
+    /// All accounts, and what the index says of them.
+    fn bank_keys(&self) -> Vec<String> {
+        let accounts = 0..self.recorder.accounts();
+        accounts.flat_map(|account| [index_key(account), account_key(account)]).collect()
+    }
+
+    /// Looks at all accounts, at all notes, or at all lists in use, at once.
     async fn look(&mut self) {
         self.read_somewhere();
         let begun = self.db.link().now();
@@ -268,10 +334,16 @@ impl Worker {
         if self.prng.one_in(6) {
             return self.look_at_newest(begun).await;
         }
-        if self.prng.one_in(2) {
-            let keys: Vec<String> = (0..self.recorder.accounts()).map(account_key).collect();
+        let what = self.prng.below(5);
+        if what < 2 {
+            let Ok(found) = snapshot.batch_get(&self.bank_keys()).await else { return };
+            self.recorder.saw(&bank(&found), "a snapshot");
+            return;
+        }
+        if what == 2 {
+            let keys: Vec<String> = (0..NOTES).map(note_key).collect();
             let Ok(found) = snapshot.batch_get(&keys).await else { return };
-            self.recorder.saw(&balances(&found), "a snapshot");
+            self.recorder.found_notes(found.values().flat_map(|value| numbers(Some(value))));
             return;
         }
         let lists: Vec<ListId> = (0..PLACES).map(|place| self.recorder.list(place)).collect();
@@ -320,7 +392,7 @@ impl Worker {
         let lists: Vec<ListId> = (0..PLACES).map(|place| self.recorder.list(place)).collect();
         let of_bank = self.prng.one_in(2);
         let keys: Vec<String> = match of_bank {
-            true => (0..self.recorder.accounts()).map(account_key).collect(),
+            true => self.bank_keys(),
             false => lists.iter().copied().map(list_key).collect(),
         };
         let begun = self.db.link().now();
@@ -341,7 +413,7 @@ impl Worker {
         if of_bank {
             // Before they were made there are none.
             if !found.is_empty() {
-                self.recorder.saw(&balances(&found), "the past");
+                self.recorder.saw(&bank(&found), "the past");
             }
             return;
         }
@@ -409,8 +481,10 @@ impl Worker {
         let found: BTreeMap<Bytes, Bytes> =
             pairs.into_iter().map(|pair| (pair.key, pair.value)).collect();
         if self.recorder.opened() {
-            self.recorder.closed(&balances(&found), &receipts(&found));
+            self.recorder.closed(&bank(&found), &receipts(&found));
         }
+        let notes = found.iter().filter(|(key, _)| key.starts_with(b"xn"));
+        self.recorder.found_notes(notes.flat_map(|(_, value)| numbers(Some(value))));
         let id = self.recorder.begin(self.db.link().port().client(), Style::Snapshot, begun);
         for list in self.recorder.all_lists() {
             let values = numbers(found.get(list_key(list).as_bytes()));
@@ -434,8 +508,13 @@ fn is_collected(error: &ClientError) -> bool {
     matches!(error, ClientError::Aborted { message } if message.contains("GC life time"))
 }
 
-fn balances(found: &BTreeMap<Bytes, Bytes>) -> BTreeMap<u64, i64> {
-    let account = |key: &Bytes| std::str::from_utf8(key.strip_prefix(b"xb")?).ok()?.parse().ok();
+/// The accounts of a snapshot, and its index.
+fn bank(found: &BTreeMap<Bytes, Bytes>) -> Bank {
+    Bank { accounts: balances(found, b"xb"), index: balances(found, b"xa") }
+}
+
+fn balances(found: &BTreeMap<Bytes, Bytes>, prefix: &[u8]) -> Balances {
+    let account = |key: &Bytes| std::str::from_utf8(key.strip_prefix(prefix)?).ok()?.parse().ok();
     found.iter().filter_map(|(key, value)| Some((account(key)?, balance(value)))).collect()
 }
 

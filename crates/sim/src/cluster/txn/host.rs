@@ -342,6 +342,7 @@ impl World {
     fn end_with(&mut self, slot: Slot, id: CommandId, outcome: Outcome) {
         let Some(job) = self.forget_job(slot, id) else { return };
         self.totals.txn_commands += 1;
+        self.fates.answered(&job.command, &outcome);
         self.tell_client(slot, job.call, answers::answered(job.kind, outcome));
     }
 

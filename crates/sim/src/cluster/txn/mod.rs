@@ -15,12 +15,13 @@
 //! | who waits for whom in the cluster | `detect` |
 //! | leaders come, hand over and go | `leading` |
 //! | how far followers know the past; old versions go | `past`, `gc` |
-//! | no lock stays | `locks` |
+//! | a transaction has one fate; no lock stays | `fates`, `locks` |
 
 mod answers;
 mod clients;
 mod detect;
 mod executor;
+mod fates;
 mod gc;
 mod host;
 mod leading;
@@ -47,6 +48,7 @@ pub(crate) use self::clients::some_key;
 pub(crate) use self::detect::Detection;
 use self::executor::{Ask, Route};
 pub(crate) use self::executor::{Executor, LeafId, TaskId};
+pub(crate) use self::fates::Fates;
 pub(crate) use self::gc::hash_live;
 pub(crate) use self::host::TxnHost;
 use self::host::{header_of, read_from};
@@ -77,6 +79,13 @@ pub(crate) struct TxnPlan {
     pub(crate) kill_interval: Duration,
     /// Versions live so long; for ever if zero.
     pub(crate) version_life: Duration,
+    /// One request to a store in so many is late, beside what the network does; none if zero.
+    pub(crate) late: u64,
+    /// At most by so much: others may have seen to it meanwhile that it comes too late.
+    pub(crate) late_by: Duration,
+    /// Timestamps follow the clock in steps of so many milliseconds. Within one they are numbers
+    /// without a gap, so that a commit timestamp that a store computes is often somebody's start.
+    pub(crate) stamp_step_ms: u64,
 }
 
 impl World {
@@ -326,7 +335,7 @@ const AUDIT_LIMIT: Duration = Duration::from_secs(60);
 const ENCORE_MS: [u64; 4] = [3, 200, 2_000, 5_000];
 
 impl World {
-    /// Like [`World::call`], but what is sent may arrive a second time, and much later.
+    /// Like [`World::call`], but what is sent may be late, and arrive a second time, and much later.
     fn call_twice(
         &mut self,
         caller: Caller,
@@ -337,7 +346,9 @@ impl World {
     ) {
         let again = self.network.duplicates.is_some_and(|n| self.prng.one_in(n));
         let copy = again.then(|| request.clone());
-        let id = self.call(caller, to, request, purpose, patience);
+        let late = self.lateness();
+        self.last_encore = self.last_encore.max(self.now() + late);
+        let id = self.call_late(caller, to, request, purpose, (late, patience));
         if let Some(copy) = copy {
             self.totals.encores += 1;
             let after = ENCORE_MS[self.prng.below(ENCORE_MS.len() as u64) as usize];
@@ -346,25 +357,32 @@ impl World {
             self.queue.after(delay, Event::Call(to, id, caller, Box::new(copy)));
         }
     }
+
+    /// How late a request to a store is.
+    fn lateness(&mut self) -> Duration {
+        let Some(plan) = self.plan.txn.filter(|plan| plan.late > 0 && !self.healing) else {
+            return Duration::ZERO;
+        };
+        match self.prng.one_in(plan.late) {
+            true => Duration::from_micros(self.prng.below(plan.late_by.as_micros() as u64)),
+            false => Duration::ZERO,
+        }
+    }
 }
 
 impl TxnPlan {
     /// Those of a run that has them.
     pub(crate) fn draw(prng: &mut Prng) -> Self {
-        // Once seeds said whether there are any: what a seed does stays the same.
-        Self::some(prng);
-        prng.one_in(2);
-        Self::some(&mut prng.fork())
-    }
-
-    fn some(prng: &mut Prng) -> Self {
         let pick = |prng: &mut Prng, of: &[u64]| of[prng.below(of.len() as u64) as usize];
         Self {
             clients: 2 + prng.below(4) as usize,
-            lock_ttl: ms(pick(prng, &[400, 1_000, 3_000])),
+            lock_ttl: ms(pick(prng, &[30, 400, 1_000, 3_000])),
             memory_bytes: pick(prng, &[0, 1_000, 1 << 20]) as usize,
             kill_interval: ms(pick(prng, &[0, 500, 2_000])),
             version_life: gc::draw_life(prng),
+            late: pick(prng, &[0, 0, 4, 16]),
+            late_by: ms(pick(prng, &[30, 300, 3_000])),
+            stamp_step_ms: pick(prng, &[1, 50]),
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use base::Instant;
 
-use crate::check::bank::{self, Balances, Transfer};
+use crate::check::bank::{self, Balances, Bank, Transfer};
 use crate::check::{Act, Anomaly, ListId, Outcome, Style, Txn, lists};
 
 /// Numbers after which a list is long enough and another one takes its place.
@@ -20,6 +20,9 @@ pub(crate) type TxnId = usize;
 /// A number of a transfer.
 pub(crate) type TransferId = u64;
 
+/// A number of a note.
+pub(crate) type NoteId = u64;
+
 #[derive(Debug, Default)]
 struct Inner {
     lists: Vec<Txn>,
@@ -30,6 +33,10 @@ struct Inner {
     accounts: u64,
     transfers: BTreeMap<TransferId, Transfer>,
     last_transfer: TransferId,
+    /// How the transaction of each note ended, the first one's first.
+    notes: Vec<Outcome>,
+    /// Notes that somebody found.
+    found_notes: BTreeSet<NoteId>,
     /// The accounts are there.
     opened: bool,
     /// Clients are to end.
@@ -135,12 +142,29 @@ impl Recorder {
         self.inner().transfers.get_mut(&id).expect("it was begun").outcome = outcome;
     }
 
-    /// A snapshot of all accounts. Panics if money is missing.
-    pub(crate) fn saw(&self, found: &Balances, how: &str) {
+    /// A note is about to be written.
+    pub(crate) fn note(&self) -> NoteId {
+        let mut inner = self.inner();
+        inner.notes.push(Outcome::Unknown);
+        inner.notes.len() as NoteId - 1
+    }
+
+    pub(crate) fn noted(&self, id: NoteId, outcome: Outcome) {
+        self.inner().notes[id as usize] = outcome;
+    }
+
+    /// Somebody found these.
+    pub(crate) fn found_notes(&self, found: impl IntoIterator<Item = NoteId>) {
+        self.inner().found_notes.extend(found);
+    }
+
+    /// A snapshot of all accounts. Panics if money is missing, or the index tells another story.
+    pub(crate) fn saw(&self, found: &Bank, how: &str) {
         let mut inner = self.inner();
         inner.sums += 1;
         let total = inner.accounts as i64 * BALANCE;
-        if let Err(anomaly) = bank::check_sum(found, inner.accounts, total) {
+        let sound = bank::check_sum(&found.accounts, inner.accounts, total);
+        if let Err(anomaly) = sound.and_then(|()| bank::check_index(found)) {
             panic!("snapshot isolation: {how}: {anomaly}");
         }
     }
@@ -151,11 +175,12 @@ impl Recorder {
     }
 
     /// The last snapshot, with all receipts. Panics if it is not what the transfers come to.
-    pub(crate) fn closed(&self, last: &Balances, receipts: &BTreeSet<TransferId>) {
+    pub(crate) fn closed(&self, last: &Bank, receipts: &BTreeSet<TransferId>) {
         let inner = self.inner();
         let first: Balances = (0..inner.accounts).map(|account| (account, BALANCE)).collect();
         let transfers: Vec<Transfer> = inner.transfers.values().cloned().collect();
-        if let Err(anomaly) = bank::check_end(&first, last, receipts, &transfers) {
+        let sound = bank::check_end(&first, &last.accounts, receipts, &transfers);
+        if let Err(anomaly) = sound.and_then(|()| bank::check_index(last)) {
             panic!("atomic transactions: {anomaly}");
         }
     }
@@ -165,10 +190,15 @@ impl Recorder {
         let inner = self.inner();
         let lists = lists::check(&inner.lists)
             .unwrap_or_else(|anomaly: Anomaly| panic!("snapshot isolation: {anomaly}"));
+        let refused = |note: &&NoteId| inner.notes[**note as usize] == Outcome::Failed;
+        if let Some(note) = inner.found_notes.iter().find(refused) {
+            panic!("atomic transactions: note {note} is there, and its client was told it is not");
+        }
         let ended = |wanted| {
             let of_lists = inner.lists.iter().filter(|txn| txn.outcome == wanted).count();
             let of_bank = inner.transfers.values().filter(|t| t.outcome == wanted).count();
-            (of_lists + of_bank) as u64
+            let of_notes = inner.notes.iter().filter(|outcome| **outcome == wanted).count();
+            (of_lists + of_bank + of_notes) as u64
         };
         Figures {
             committed: ended(Outcome::Committed),
