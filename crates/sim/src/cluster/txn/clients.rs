@@ -9,17 +9,15 @@ use bytes::Bytes;
 use client::{ClientError, Db, Link, Txn, TxnOptions};
 use proto::kvrpcpb::{self, LockInfo};
 
+use super::Wishes;
 use super::executor::Route;
 use super::link::SimLink;
 use super::recorder::{BALANCE, NoteId, Recorder, TxnId};
 use crate::check::bank::{Balances, Bank};
 use crate::check::{Act, ListId, Outcome, Style};
 
-/// Lists that are in use at once, and accounts.
+/// Lists that are in use at once.
 pub(crate) const PLACES: u64 = 4;
-
-/// Places for notes.
-const NOTES: u64 = 5;
 
 pub(crate) fn list_key(list: ListId) -> String {
     format!("xl{list:04}")
@@ -50,7 +48,7 @@ pub(crate) fn some_key(prng: &mut Prng) -> Bytes {
         0 => list_key(prng.below(40)),
         1 => account_key(prng.below(8)),
         2 => index_key(prng.below(8)),
-        3 => note_key(prng.below(8)),
+        3 => note_key(prng.below(4)),
         _ => receipt_key(prng.below(200)),
     }
     .into()
@@ -86,6 +84,8 @@ pub(crate) struct Worker {
     pub(crate) version_life: Duration,
     /// One transaction in so many reads at any replica; none if zero.
     pub(crate) anywhere: u64,
+    /// What it does how often.
+    pub(crate) wishes: Wishes,
 }
 
 impl Worker {
@@ -98,14 +98,19 @@ impl Worker {
             self.rest().await;
         }
         while !self.recorder.ends() {
-            match self.prng.below(12) {
-                0..5 => self.lists().await,
-                5..8 => self.transfer().await,
-                8..10 => self.note().await,
-                _ if self.prng.one_in(3) => self.look_back().await,
-                _ => self.look().await,
-            }
+            self.next().await;
             self.rest().await;
+        }
+    }
+
+    async fn next(&mut self) {
+        let Wishes { lists, transfers, notes, looks } = self.wishes;
+        match self.prng.below(lists + transfers + notes + looks) {
+            wish if wish < lists => self.lists().await,
+            wish if wish < lists + transfers => self.transfer().await,
+            wish if wish < lists + transfers + notes => self.note().await,
+            _ if self.prng.one_in(3) => self.look_back().await,
+            _ => self.look().await,
         }
     }
 
@@ -286,10 +291,11 @@ impl Worker {
         outcome_of(&txn.commit().await)
     }
 
-    /// Writes a note in two places, whatever is there.
+    /// Writes a note in two places (there are as many as accounts), whatever is there.
     async fn note(&mut self) {
-        let one = self.prng.below(NOTES);
-        let other = (one + 1 + self.prng.below(NOTES - 1)) % NOTES;
+        let places = self.recorder.accounts();
+        let one = self.prng.below(places);
+        let other = (one + 1 + self.prng.below(places - 1)) % places;
         let (_, options) = self.options();
         let Ok(txn) = self.db.begin(options).await else { return };
         let note = self.recorder.note();
@@ -341,7 +347,7 @@ impl Worker {
             return;
         }
         if what == 2 {
-            let keys: Vec<String> = (0..NOTES).map(note_key).collect();
+            let keys: Vec<String> = (0..self.recorder.accounts()).map(note_key).collect();
             let Ok(found) = snapshot.batch_get(&keys).await else { return };
             self.recorder.found_notes(found.values().flat_map(|value| numbers(Some(value))));
             return;

@@ -117,7 +117,7 @@ impl Link for SimLink {
     }
 }
 
-fn is_read(request: &StoreRequest) -> bool {
+pub(super) fn is_read(request: &StoreRequest) -> bool {
     use StoreRequest::{KvBatchGet, KvGet, KvScan};
     matches!(request, KvGet(_) | KvBatchGet(_) | KvScan(_))
 }

@@ -61,9 +61,6 @@ use super::world::{World, ms};
 
 const REQUESTS: Requests = Requests { api: ApiVersion::V1 };
 
-/// Accounts of the bank.
-const ACCOUNTS: u64 = 6;
-
 /// How long the client goes on with a call.
 const PATIENCE: Duration = Duration::from_secs(8);
 
@@ -71,6 +68,8 @@ const PATIENCE: Duration = Duration::from_secs(8);
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TxnPlan {
     pub(crate) clients: usize,
+    /// They rest no longer than other clients, and no longer than this.
+    pub(crate) think_max: Duration,
     /// Their locks live so long without a heart beat.
     pub(crate) lock_ttl: Duration,
     /// Bytes of pessimistic locks that a region may have in memory.
@@ -79,20 +78,33 @@ pub(crate) struct TxnPlan {
     pub(crate) kill_interval: Duration,
     /// Versions live so long; for ever if zero.
     pub(crate) version_life: Duration,
-    /// One request to a store in so many is late, beside what the network does; none if zero.
+    /// One request to a store in so many, reads aside, is late, beside what the network does; none if zero.
     pub(crate) late: u64,
     /// At most by so much: others may have seen to it meanwhile that it comes too late.
     pub(crate) late_by: Duration,
     /// Timestamps follow the clock in steps of so many milliseconds. Within one they are numbers
     /// without a gap, so that a commit timestamp that a store computes is often somebody's start.
     pub(crate) stamp_step_ms: u64,
+    /// Accounts of the bank, and places for notes.
+    pub(crate) places: u64,
+    /// What clients do how often.
+    pub(crate) wishes: Wishes,
+}
+
+/// Of so many things that a client does, how many are what.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wishes {
+    lists: u64,
+    transfers: u64,
+    notes: u64,
+    looks: u64,
 }
 
 impl World {
     /// Transactional clients begin.
     pub(crate) fn begin_txns(&mut self) {
         let Some(plan) = self.plan.txn else { return };
-        self.recorder = Recorder::new(clients::PLACES, ACCOUNTS);
+        self.recorder = Recorder::new(clients::PLACES, plan.places);
         for client in 0..plan.clients {
             self.begin_worker(client);
         }
@@ -116,10 +128,11 @@ impl World {
             db: Db::new(link, options),
             recorder: self.recorder.clone(),
             prng: self.prng.fork(),
-            think: self.plan.think,
+            think: self.plan.think.min(plan.think_max),
             lock_ttl: plan.lock_ttl,
             version_life: plan.version_life,
             anywhere: self.plan.replica_reads,
+            wishes: plan.wishes,
         })
     }
 
@@ -346,7 +359,10 @@ impl World {
     ) {
         let again = self.network.duplicates.is_some_and(|n| self.prng.one_in(n));
         let copy = again.then(|| request.clone());
-        let late = self.lateness();
+        let late = match &request {
+            Request::Store(request) if !link::is_read(request) => self.lateness(),
+            _ => Duration::ZERO,
+        };
         self.last_encore = self.last_encore.max(self.now() + late);
         let id = self.call_late(caller, to, request, purpose, (late, patience));
         if let Some(copy) = copy {
@@ -374,15 +390,41 @@ impl TxnPlan {
     /// Those of a run that has them.
     pub(crate) fn draw(prng: &mut Prng) -> Self {
         let pick = |prng: &mut Prng, of: &[u64]| of[prng.below(of.len() as u64) as usize];
-        Self {
+        let drawn = Self {
             clients: 2 + prng.below(4) as usize,
-            lock_ttl: ms(pick(prng, &[30, 400, 1_000, 3_000])),
+            think_max: Duration::MAX,
+            lock_ttl: ms(pick(prng, &[400, 1_000, 3_000])),
             memory_bytes: pick(prng, &[0, 1_000, 1 << 20]) as usize,
             kill_interval: ms(pick(prng, &[0, 500, 2_000])),
             version_life: gc::draw_life(prng),
-            late: pick(prng, &[0, 0, 4, 16]),
+            late: pick(prng, &[0, 0, 16]),
             late_by: ms(pick(prng, &[30, 300, 3_000])),
             stamp_step_ms: pick(prng, &[1, 50]),
+            places: 6,
+            wishes: Wishes { lists: 5, transfers: 3, notes: 2, looks: 2 },
+        };
+        if prng.one_in(2) { drawn.rough(prng) } else { drawn }
+    }
+
+    /// The same where everybody is in everybody's way: few keys, locks that live for a moment,
+    /// requests that come too late, timestamps without gaps. Each by itself is harmless.
+    fn rough(self, prng: &mut Prng) -> Self {
+        let pick = |prng: &mut Prng, of: &[u64]| of[prng.below(of.len() as u64) as usize];
+        let all = [
+            Wishes { lists: 5, transfers: 3, notes: 2, looks: 2 },
+            Wishes { lists: 0, transfers: 10, notes: 0, looks: 1 },
+            Wishes { lists: 0, transfers: 1, notes: 20, looks: 1 },
+        ];
+        Self {
+            clients: 4 + prng.below(4) as usize,
+            think_max: ms(pick(prng, &[5, 30])),
+            lock_ttl: ms(pick(prng, &[30, 100])),
+            late: pick(prng, &[3, 6]),
+            late_by: ms(pick(prng, &[100, 300, 1_000])),
+            stamp_step_ms: 50,
+            places: 3,
+            wishes: all[prng.below(all.len() as u64) as usize],
+            ..self
         }
     }
 
