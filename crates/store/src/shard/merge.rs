@@ -89,7 +89,10 @@ impl Shard {
             && !self.leaving.contains_key(&source);
         let patience = u64::from(self.config.election_ticks) * PATIENCE_TIMEOUTS;
         let Some(target) = self.replica(id) else { return };
-        if !may_come || waited >= patience && target.knows_leader() {
+        // Nobody leads a region that is itself a part of another one by now: that one's snapshot
+        // brings it all.
+        let is_of_use = target.knows_leader() || target.told_merged().is_some();
+        if !may_come || waited >= patience && is_of_use {
             tracing::warn!(region = %id, %source, "what it takes over is not here");
             target.do_without();
         }
