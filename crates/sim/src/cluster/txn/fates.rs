@@ -4,16 +4,20 @@
 //! so everywhere: he clears its locks away, reads past them, tells others. So what stores answer
 //! about one transaction must never differ, and neither must what they have recorded of it in the
 //! end. Nothing is concluded from what removes a pessimistic lock: that says nothing of the rest.
+//!
+//! And where somebody who found nothing of a transaction had its rollback recorded, the record is
+//! there as long as old versions are: by itself or as a flag, whoever writes the key later.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use base::TimeStamp;
 use storage::engine::{Cf, Engine, IterOptions};
 use storage::keys;
 use store::RegionView;
 use txn::actions::{SecondaryStatus, StatusAction, TxnStatus};
-use txn::mvcc::{Write, WriteKind, split_versioned};
+use txn::mvcc::{Key, Write, WriteKind, split_versioned};
 use txn::scheduler::{Command, Reply};
 
 use crate::cluster::event::Slot;
@@ -53,7 +57,11 @@ impl fmt::Display for Fate {
 
 /// Of all transactions that anybody was told of.
 #[derive(Debug, Default)]
-pub(crate) struct Fates(BTreeMap<TimeStamp, (Fate, &'static str)>);
+pub(crate) struct Fates {
+    told: BTreeMap<TimeStamp, (Fate, &'static str)>,
+    /// Transactions whose rollback is recorded for good on one of these keys.
+    recorded: Vec<(TimeStamp, Vec<Key>)>,
+}
 
 impl Fates {
     /// A store answers a command, whose writes are applied.
@@ -61,10 +69,11 @@ impl Fates {
         if let Some((start_ts, fate, by)) = told(command, reply) {
             self.learn(start_ts, fate, by);
         }
+        self.recorded.extend(recorded_by(command, reply));
     }
 
     fn learn(&mut self, start_ts: TimeStamp, fate: Fate, by: &'static str) {
-        let (before, first) = self.0.entry(start_ts).or_insert((fate, by));
+        let (before, first) = self.told.entry(start_ts).or_insert((fate, by));
         match before.and(fate) {
             Some(both) => *before = both,
             None => panic!(
@@ -74,8 +83,8 @@ impl Fates {
         }
     }
 
-    /// What lies in a record at `at`.
-    fn recorded(&mut self, at: TimeStamp, write: &Write) {
+    /// What a record at `at` says.
+    fn read(&mut self, at: TimeStamp, write: &Write) {
         let fate = match write.kind {
             WriteKind::Rollback => Fate::RolledBack,
             _ => Fate::Committed(Some(at)),
@@ -128,6 +137,21 @@ fn told(command: &Command, reply: &Reply) -> Option<(TimeStamp, Fate, &'static s
     Some((start_ts, fate, name(command)))
 }
 
+/// The transaction that an answer says has a record of its rollback, and where: on one of these
+/// keys. Of other rollbacks the record may give way to a newer one.
+fn recorded_by(command: &Command, reply: &Reply) -> Option<(TimeStamp, Vec<Key>)> {
+    match (command, reply) {
+        (
+            Command::CheckTxnStatus(check),
+            Reply::Status(TxnStatus::RolledBack, StatusAction::LockNotExistRollback),
+        ) => Some((check.lock_ts, vec![check.primary.clone()])),
+        (Command::CheckSecondaryLocks(check), Reply::Secondaries(SecondaryStatus::RolledBack)) => {
+            Some((check.start_ts, check.keys.clone()))
+        }
+        _ => None,
+    }
+}
+
 fn name(command: &Command) -> &'static str {
     match command {
         Command::Prewrite(_) => "a commit of one phase",
@@ -140,8 +164,26 @@ fn name(command: &Command) -> &'static str {
 }
 
 impl World {
-    /// What a region's leader has recorded of transactions is what was told of them.
-    pub(super) fn check_fates(&mut self, slot: Slot, view: &RegionView) {
+    /// What the leaders of regions have recorded of transactions is what was told of them.
+    pub(super) fn check_fates(&mut self, leaders: &[(Slot, Arc<RegionView>)]) {
+        let mut rollbacks = BTreeSet::new();
+        for (slot, view) in leaders {
+            self.read_records(*slot, view, &mut rollbacks);
+        }
+        let safe_point = self.last_safe_point();
+        for (start_ts, keys) in self.fates.recorded.iter().filter(|(ts, _)| *ts > safe_point) {
+            let is_there = keys.iter().any(|key| rollbacks.contains(&(key.clone(), *start_ts)));
+            assert!(is_there, "a rollback stays: that of {start_ts} is on none of {keys:?}");
+        }
+    }
+
+    /// Finds where which transaction was rolled back.
+    fn read_records(
+        &mut self,
+        slot: Slot,
+        view: &RegionView,
+        rollbacks: &mut BTreeSet<(Key, TimeStamp)>,
+    ) {
         let engine = self.nodes[slot].machine.engine.clone();
         let snapshot = engine.snapshot();
         let (start, end) = keys::data_range(view.region.id, &view.region.range);
@@ -149,9 +191,12 @@ impl World {
         let mut cursor = snapshot.iter(Cf::Write, options).expect("readable");
         let mut valid = cursor.seek_to_first().expect("readable");
         while valid {
-            let (_, at) = split_versioned(cursor.key()).expect("keys are sound");
+            let (key, at) = split_versioned(cursor.key()).expect("keys are sound");
             let write = Write::decode(cursor.value()).expect("records are sound");
-            self.fates.recorded(at, &write);
+            if write.rolls_back(at, at) {
+                rollbacks.insert((Key::from_data(key).expect("keys are sound"), at));
+            }
+            self.fates.read(at, &write);
             valid = cursor.next().expect("readable");
         }
     }

@@ -13,13 +13,15 @@ impl World {
             Ok(led) => led,
             Err(reason) => panic!("liveness: it does not stay well: {reason}"),
         };
-        for (slot, view) in led.into_values().filter(|(_, view)| !view.region.id.is_system()) {
-            let snapshot = self.nodes[slot].machine.engine.snapshot();
+        let led = led.into_values().filter(|(_, view)| !view.region.id.is_system());
+        let led: Vec<_> = led.collect();
+        for (slot, view) in &led {
+            let snapshot = self.nodes[*slot].machine.engine.snapshot();
             let reader = Reader::new(&*snapshot, &view.region);
             let found = reader.scan_locks(&KeyRange::all(), 0, |_, _| true);
             let locks = found.unwrap_or_else(|error| panic!("data are sound: {error}")).locks;
             assert!(locks.is_empty(), "no lock stays: node {slot}: {locks:?}");
-            self.check_fates(slot, &view);
         }
+        self.check_fates(&led);
     }
 }
