@@ -58,8 +58,8 @@ pub enum Rule {
     HoldWhileInstalling,
     /// A split that is applied again does not bring back what left.
     OldSplitsMakeNothing,
-    /// The commit index after a restart is the larger of log's and engine's.
-    CommitFromEngine,
+    /// What the log knew to be committed is known after a restart, applied or not.
+    CommitFromLog,
     /// The log of a region that was just born is begun at the next start.
     BeginLogAfterSplit,
     /// A new placement driver gives out timestamps above the saved bound.
@@ -171,7 +171,7 @@ impl Rule {
         Self::ResumeInstall,
         Self::HoldWhileInstalling,
         Self::OldSplitsMakeNothing,
-        Self::CommitFromEngine,
+        Self::CommitFromLog,
         Self::BeginLogAfterSplit,
         Self::StampsAboveBound,
         Self::IdsAboveSaved,

@@ -287,9 +287,12 @@ fn reconcile(
     if log.term(region, commit).ok() != Some(commit_term) {
         return Err(lost(commit, commit_term));
     }
-    if keep(Rule::CommitFromEngine) {
-        hard_state.commit = hard_state.commit.max(commit);
-    }
+    // A replica that forgot which changes of members are committed could ask for votes by those of
+    // before. What the engine knows, raft takes for committed because it is applied.
+    hard_state.commit = match keep(Rule::CommitFromLog) {
+        true => hard_state.commit.max(commit),
+        false => commit,
+    };
     hard_state.term = hard_state.term.max(commit_term);
     Ok(())
 }

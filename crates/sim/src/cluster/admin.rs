@@ -239,11 +239,30 @@ impl World {
     }
 
     pub(crate) fn change_somehow(&mut self, slot: Slot, view: &RegionView) {
-        // Whoever may lose a store for good must not be left with too few replicas elsewhere.
-        let careful = self.plan.faults.iter().any(|fault| fault.loses_stores());
+        let careful = self.is_careful();
         let count = 1 + self.prng.below(3) / 2 + self.prng.below(2);
         let changes: Vec<_> = (0..count).filter_map(|_| self.some_change(view, careful)).collect();
         self.change_peers(slot, view, changes);
+    }
+
+    /// Whoever may lose a store for good must not be left with too few replicas elsewhere.
+    pub(crate) fn is_careful(&self) -> bool {
+        self.plan.faults.iter().any(|fault| fault.loses_stores())
+    }
+
+    /// A reader stands still for long. Often the replica that it reads goes meanwhile, or leads no
+    /// more.
+    pub(crate) fn meanwhile(&mut self, slot: Slot, read: &RegionView) {
+        let may = |kind| self.plan.options.admin.contains(&kind);
+        let (change, transfer) = (may(AdminKind::Change), may(AdminKind::Transfer));
+        let led = self.leader_of(read.region.id).filter(|_| !self.healing);
+        let Some((at, view)) = led.filter(|_| self.prng.one_in(2)) else { return };
+        let Some(peer) = view.region.peer(read.peer.id).copied() else { return };
+        if at == slot && transfer {
+            self.transfer_somewhere(at, &view);
+        } else if at != slot && change && (peer.role == PeerRole::Learner || !self.is_careful()) {
+            self.change_peers(at, &view, vec![PeerChange::Remove(peer.id)]);
+        }
     }
 
     pub(crate) fn change_peers(&mut self, slot: Slot, view: &RegionView, changes: Vec<PeerChange>) {
@@ -259,13 +278,10 @@ impl World {
     fn some_change(&mut self, view: &RegionView, careful: bool) -> Option<PeerChange> {
         let peers = &view.region.peers;
         let peer = peers[self.prng.below(peers.len() as u64) as usize];
-        let stores: Vec<StoreId> = self.stores.keys().copied().collect();
-        let free = stores.iter().filter(|id| view.region.peer_on(**id).is_none());
-        let free: Vec<StoreId> = free.copied().collect();
         match self.prng.below(5) {
-            0 | 1 if !free.is_empty() && peers.len() < 4 => {
-                let store_id = free[self.prng.below(free.len() as u64) as usize];
-                let id = PeerId(PEER_IDS + self.next_number());
+            0 | 1 if peers.len() < 4 => {
+                let store_id = self.some_free_store(view)?;
+                let id = self.next_peer();
                 let role = PeerRole::Learner;
                 Some(match self.prng.one_in(4) && !careful {
                     true => PeerChange::AddVoter(Peer::voter(id, store_id)),
@@ -281,6 +297,18 @@ impl World {
             4 if !careful || peer.role == PeerRole::Learner => Some(PeerChange::Remove(peer.id)),
             _ => None,
         }
+    }
+
+    /// A store without a replica of the region.
+    pub(crate) fn some_free_store(&mut self, view: &RegionView) -> Option<StoreId> {
+        let free = self.stores.keys().filter(|id| view.region.peer_on(**id).is_none());
+        let mut free: Vec<StoreId> = free.copied().collect();
+        (!free.is_empty()).then(|| free.swap_remove(self.prng.below(free.len() as u64) as usize))
+    }
+
+    /// The name of a new peer.
+    pub(crate) fn next_peer(&mut self) -> PeerId {
+        PeerId(PEER_IDS + self.next_number())
     }
 
     fn merge(&mut self) {
@@ -369,10 +397,15 @@ impl World {
     }
 
     fn transfer(&mut self) {
-        let Some((slot, view)) = self.some_leader() else { return };
+        if let Some((slot, view)) = self.some_leader() {
+            self.transfer_somewhere(slot, &view);
+        }
+    }
+
+    fn transfer_somewhere(&mut self, slot: Slot, view: &RegionView) {
         let peers = &view.region.peers;
         let to = peers[self.prng.below(peers.len() as u64) as usize].id;
-        self.transfer_to(slot, &view, to);
+        self.transfer_to(slot, view, to);
         if self.prng.one_in(2) {
             // Who comes back has missed what happened meanwhile.
             let soon = ms(20 + self.prng.below(400));

@@ -136,7 +136,7 @@ impl World {
         let mut config = self.plan.shard_config(seed);
         #[cfg(feature = "mutations")]
         super::mutations::prepare(&self.plan, &mut config);
-        self.checks.promises.recovered(store_id, &machine, &log.reader());
+        self.checks.promises.recovered(store_id, &machine, &log.reader(), &recovered);
         self.checks.ends_are_there(store_id, &recovered, &log.reader());
         let memory = self.plan.txn.map_or(0, |txn| txn.memory_bytes);
         let host = TxnHost::new(memory);

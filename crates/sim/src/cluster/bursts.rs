@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | crowd | a few requests for one region and its neighbours within a moment |
 //! | on and off | a merge whose target changes meanwhile: it is off; then again, until it is done |
+//! | come and go | a region moves, is cut before the new member has anything, and parts move on |
 //!
 //! | half done | what meets it |
 //! | --- | --- |
@@ -13,7 +14,7 @@
 
 use std::sync::Arc;
 
-use base::{Entry, EntryKind, PeerRole, RegionId};
+use base::{Entry, EntryKind, KeyRange, Peer, PeerChange, PeerRole, RegionId, StoreId};
 use prost::Message;
 use proto::raft_cmdpb;
 use raft::Body;
@@ -43,9 +44,10 @@ impl World {
         if view.region.id.is_system() {
             return;
         }
-        match self.prng.one_in(2) {
-            true => self.crowd(slot, view.region.id),
-            false => self.on_and_off(slot, &view),
+        match self.prng.below(3) {
+            0 => self.crowd(slot, view.region.id),
+            1 => self.on_and_off(slot, &view),
+            _ => self.come_and_go(slot, &view),
         }
     }
 
@@ -173,6 +175,64 @@ impl World {
         }
     }
 
+    /// A region moves: somebody else comes in the place of a member. While he waits for his first
+    /// data, which may be long, the region is cut, and from some of its parts he goes again.
+    fn come_and_go(&mut self, slot: Slot, view: &RegionView) {
+        let may = !self.is_careful() && self.plan.options.admin.contains(&AdminKind::Change);
+        let Some(store) = self.some_free_store(view).filter(|_| may) else {
+            return self.crowd(slot, view.region.id);
+        };
+        let comes = Peer { id: self.next_peer(), store_id: store, role: PeerRole::Learner };
+        let region = &view.region;
+        let voters = region.peers.iter().filter(|peer| peer.role == PeerRole::Voter);
+        let goes = match voters.clone().count() > 2 {
+            true => voters.map(|peer| peer.id).find(|id| *id != view.peer.id),
+            false => None,
+        };
+        let goes = goes.map(PeerChange::Remove).into_iter();
+        let changes = goes.chain([PeerChange::AddLearner(comes)]).collect();
+        self.change_peers(slot, view, changes);
+        if self.plan.faults.contains(&Fault::Stall) {
+            let until = self.now() + ms(500 + self.prng.below(6_000));
+            self.nodes[slot].stalled = Some((Actor::Build, until));
+        }
+        let cut = ms(10 + self.prng.below(400));
+        self.queue.after(cut, Event::CutRegion(region.id));
+        for _ in 0..2 {
+            let soon = cut + ms(20 + self.prng.below(1_500));
+            self.queue.after(soon, Event::Withdraw(region.id, region.range.clone(), store));
+        }
+    }
+
+    /// The region is to be cut.
+    pub(crate) fn cut_region(&mut self, region: RegionId) {
+        let may = !self.healing && self.plan.options.admin.contains(&AdminKind::Split);
+        if let Some((slot, view)) = self.leader_of(region).filter(|_| may) {
+            self.split_somewhere(slot, &view);
+        }
+    }
+
+    /// Parts of the region, which had this range, are to have no learner on the store any more.
+    pub(crate) fn withdraw(&mut self, whole: RegionId, range: &KeyRange, store: StoreId) {
+        if self.healing {
+            return;
+        }
+        for slot in 0..self.nodes.len() {
+            let views = self.nodes[slot].views().map(|views| views.all()).unwrap_or_default();
+            for view in views.into_iter().filter(|view| view.is_leader()) {
+                let region = &view.region;
+                let other = region.id != whole && !region.id.is_system();
+                let within = other && region.range.overlaps(range);
+                let peer = region.peer_on(store).filter(|peer| peer.role == PeerRole::Learner);
+                if let Some(peer) = peer.filter(|_| within)
+                    && self.prng.one_in(2)
+                {
+                    self.change_peers(slot, &view, vec![PeerChange::Remove(peer.id)]);
+                }
+            }
+        }
+    }
+
     /// Nobody hears the node for a while.
     pub(crate) fn cut_off(&mut self, slot: Slot) {
         if self.healing {
@@ -189,7 +249,7 @@ impl World {
     }
 
     /// Who leads the region.
-    fn leader_of(&self, region: RegionId) -> Option<(Slot, Arc<RegionView>)> {
+    pub(crate) fn leader_of(&self, region: RegionId) -> Option<(Slot, Arc<RegionView>)> {
         self.nodes.iter().enumerate().find_map(|(slot, node)| {
             let view = node.views()?.get(region)?;
             view.is_leader().then_some((slot, view))

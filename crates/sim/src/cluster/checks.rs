@@ -25,7 +25,7 @@ use store::{
 };
 
 use super::event::Slot;
-use super::model::{Model, hash_descriptor, hash_pair};
+use super::model::{End, Model, hash_descriptor, hash_pair};
 use super::process::{Machine, Node};
 use super::promises::Promises;
 
@@ -61,6 +61,23 @@ pub(crate) fn mix(hash: u64, bytes: &[u8]) -> u64 {
         hash ^= hash >> 29;
     }
     hash
+}
+
+/// A region begins to merge: what that counts on no power loss can take from any member.
+fn end_is_durable(region: RegionId, end: &End, nodes: &[Node]) {
+    for peer in &end.peers {
+        let node = nodes.iter().find(|node| node.store_id == Some(peer.store_id));
+        let core = node.and_then(|node| node.process.as_ref()?.core.as_ref());
+        // Of one that does not run it is seen when it starts.
+        let Some(core) = core else { continue };
+        let (last, counted) = (core.log.last_index(region), end.min_index);
+        assert!(
+            last >= counted,
+            "a merge counts on what is durable: region {region} on store {}: up to {counted}, and \
+             its log ends at {last}",
+            peer.store_id
+        );
+    }
 }
 
 fn hash_entry(entry: &Entry) -> u64 {
@@ -106,7 +123,7 @@ impl Checks {
                 {
                     self.model.first(&view.region);
                 }
-                self.committed(slot, task.region_id, &task.entries);
+                self.committed(slot, task.region_id, &task.entries, nodes);
             }
         }
         let Some(views) = nodes[slot].views() else { return };
@@ -148,14 +165,20 @@ impl Checks {
         }
     }
 
-    fn committed(&mut self, slot: Slot, region: RegionId, entries: &[Entry]) {
+    fn committed(&mut self, slot: Slot, region: RegionId, entries: &[Entry], nodes: &[Node]) {
         let known = self.entries.entry(region).or_default();
         for entry in entries {
             self.model.commit(region, entry);
             let hash = hash_entry(entry);
-            let first = known.entry(entry.index).or_insert(hash);
+            let first = *known.entry(entry.index).or_insert_with(|| {
+                self.promises.committed(region, entry);
+                if let Some(end) = self.model.end(region).filter(|end| end.commit == entry.index) {
+                    end_is_durable(region, end, nodes);
+                }
+                hash
+            });
             assert_eq!(
-                *first, hash,
+                first, hash,
                 "one entry a position: region {region} index {} on node {slot}",
                 entry.index
             );
@@ -285,7 +308,7 @@ impl Checks {
     }
 }
 
-fn takes_part(local: LocalState) -> bool {
+pub(crate) fn takes_part(local: LocalState) -> bool {
     matches!(local, LocalState::Normal | LocalState::Merging)
 }
 

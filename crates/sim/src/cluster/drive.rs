@@ -281,7 +281,9 @@ impl World {
         }
         let now = self.now();
         self.trace.line(now, Some(slot), None, "job", || format!("{job:?}"));
-        let folder = self.core_of(slot).folder.clone();
+        let core = self.core_of(slot);
+        core.clears(&job);
+        let folder = core.folder.clone();
         match job.run(&machine.engine, &folder) {
             Ok(Some(result)) => {
                 if self.effect(slot) {

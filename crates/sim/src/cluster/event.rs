@@ -1,6 +1,6 @@
 //! What happens, and what is said between nodes and clients.
 
-use base::{Peer, Region, RegionId, StoreId, TimeStamp};
+use base::{KeyRange, Peer, Region, RegionId, StoreId, TimeStamp};
 use bytes::Bytes;
 use client::{PlacementReply, PlacementRequest, StoreReply, StoreRequest};
 use placement::Order;
@@ -104,6 +104,10 @@ pub(crate) enum Event {
     AdminOf(RegionId),
     /// It is to become a part of a neighbour; so many tries are left.
     MergeAgain(RegionId, u8),
+    /// It is to be cut.
+    CutRegion(RegionId),
+    /// Parts of the region, which had this range, are to lose their learners on the store.
+    Withdraw(RegionId, KeyRange, StoreId),
     /// Nobody hears the node for a while.
     CutOff(Slot),
     /// Whoever leads the region hands over to this peer.

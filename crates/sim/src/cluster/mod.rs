@@ -24,7 +24,7 @@
 //! | clients and what they do | `client`, `workload`; transactional ones: `txn` |
 //! | admin traffic | `admin`, `bursts` |
 //! | what goes wrong, and the bounds within which it may | `faults`, `network`, `clock` |
-//! | promises | `checks`, `promises` (each step), `history`, `linear` (clients), `heal` (the end) |
+//! | promises | `checks`, `promises`, `looks` (each step), `history`, `linear` (clients), `heal` (the end) |
 
 mod admin;
 mod boot;
@@ -39,6 +39,7 @@ mod heal;
 mod history;
 mod host;
 mod linear;
+mod looks;
 mod minimise;
 mod model;
 #[cfg(feature = "mutations")]

@@ -151,7 +151,7 @@ impl Plan {
             replica_reads: pick(prng, &[0, 3, 10]),
             shard_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 4_000])),
             apply_delay: Duration::from_micros(pick(prng, &[20, 20, 4_000, 40_000])),
-            snapshot_delay: ms(pick(prng, &[1, 1, 500, 4_000])),
+            snapshot_delay: ms(pick(prng, &[1, 500, 4_000, 8_000])),
             txn: draws_transactions(options, prng).then(|| TxnPlan::draw(prng)),
             options: options.clone(),
         };

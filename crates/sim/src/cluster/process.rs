@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use base::{Instant, Prng, StoreId};
+use base::{Instant, KeyRange, Prng, StoreId};
 use bytes::Bytes;
 use storage::disk::MemoryDisk;
 use storage::engine::{GarbageRule, MemoryEngine};
-use storage::log::{LogError, LogOptions, Preparer, RaftLog};
+use storage::log::{LogError, LogOptions, LogReader, Preparer, RaftLog};
 use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{
     Applier, ApplyInput, Job, LocalState, LogWrite, LogWriter, Recovered, RegionViews, ReplyTo,
@@ -160,6 +160,10 @@ pub(crate) struct Core {
     pub(crate) writer: LogWriter,
     pub(crate) applier: Applier,
     pub(crate) preparer: Preparer,
+    /// What is durable of the log.
+    pub(crate) log: LogReader,
+    /// Keys that were removed or replaced beneath their readers, one after the other.
+    pub(crate) cleared: Vec<KeyRange>,
     pub(crate) preparing: bool,
     pub(crate) folder: SnapshotFolder,
     pub(crate) inbox: Vec<ShardInput>,
@@ -190,11 +194,14 @@ impl Core {
     ) -> Self {
         let views = Arc::new(RegionViews::new(store_id));
         let shard = Shard::new(config, log.reader(), views.clone());
+        let reader = log.reader();
         let writer = LogWriter::new(log);
         Self {
             views,
             shard,
             preparer: writer.preparer(),
+            log: reader,
+            cleared: Vec::new(),
             preparing: false,
             writer,
             applier: Applier::new(Arc::new(machine.engine.clone())),

@@ -5,13 +5,14 @@ use base::{KeyRange, Term};
 use bytes::Bytes;
 use storage::engine::{Cf, Engine};
 use store::{
-    Proposal, ReadFrom, ReadPermit, ReadRefusal, ReadRequest, RegionError, RegionView,
-    RequestHeader, ShardInput, WriteResult, Writes,
+    Proposal, ReadFrom, ReadRefusal, ReadRequest, RegionError, RegionView, RequestHeader,
+    ShardInput, WriteResult, Writes,
 };
 use txn::raw::{CompareAndSwap, RawError, Scan, View, Writer};
 use txn::{ApiVersion, Mutation};
 
 use super::event::{CallId, Caller, Event, KvAnswer, KvOp, Reply, Slot};
+use super::looks::Leave;
 use super::process::reply_to;
 use super::world::{Wait, World};
 
@@ -26,19 +27,19 @@ pub(crate) struct Reading {
     op: KvOp,
     from: ReadFrom,
     /// As of the first look.
-    permit: Option<ReadPermit>,
+    leave: Option<Leave>,
     taken: Option<Taken>,
     /// The second look is done.
     checked: bool,
 }
 
 impl Reading {
-    fn permit(&self) -> &ReadPermit {
-        self.permit.as_ref().expect("nobody reads without")
+    fn leave(&self) -> &Leave {
+        self.leave.as_ref().expect("nobody reads without")
     }
 
     fn view(&self) -> &RegionView {
-        self.permit().view()
+        self.leave().view()
     }
 }
 
@@ -85,8 +86,8 @@ impl World {
         }
         if !op.writes() {
             core.latches.extend(keys);
-            let (permit, taken, checked) = (None, None, false);
-            let reading = Reading { id, caller, header, op, from, permit, taken, checked };
+            let (leave, taken, checked) = (None, None, false);
+            let reading = Reading { id, caller, header, op, from, leave, taken, checked };
             return self.read(slot, reading);
         }
         let view = match core.views.route(&header) {
@@ -131,6 +132,9 @@ impl World {
                 Mutation::DeleteRange { cf, start, end } => writes.delete_range(*cf, start, end),
             }
         }
+        if let Some(term) = only_in_term {
+            self.checks.promises.computed(mutations, term);
+        }
         let number = self.wait(slot, Wait::Write(id, caller, keys, answer));
         let reply = reply_to(&self.results, number);
         let proposal = Proposal { header, writes, only_in_term, reply };
@@ -154,14 +158,14 @@ impl World {
         let Some(core) = self.nodes[slot].core() else { return };
         let any_replica = reading.from != ReadFrom::Leader;
         self.totals.replica_reads += u64::from(any_replica);
-        let permit = match core.views.permit(&reading.header, reading.from, local) {
-            Ok(permit) => Some(permit),
+        let leave = match core.views.permit(&reading.header, reading.from, local) {
+            Ok(permit) => Some(core.leave(permit)),
             Err(ReadRefusal::NeedsReadIndex) => None,
             Err(ReadRefusal::Region(error)) => return self.refuse(slot, &reading, error),
         };
         // Some ask the group although they need not; of any replica all do: the one before may have
         // been answered by a replica that is ahead of this leader.
-        if permit.is_none() || any_replica || self.prng.one_in(8) {
+        if leave.is_none() || any_replica || self.prng.one_in(8) {
             self.totals.read_indexes += 1;
             let header = reading.header;
             let number = self.wait(slot, Wait::Read(Box::new(reading)));
@@ -170,7 +174,7 @@ impl World {
             return self.tell(slot, ShardInput::ReadIndex(request));
         }
         self.totals.lease_reads += 1;
-        reading.permit = permit;
+        reading.leave = leave;
         self.read_later_or_now(slot, reading);
     }
 
@@ -182,7 +186,8 @@ impl World {
         let Some(core) = self.nodes[slot].core() else { return };
         match core.views.permit_after_index(&reading.header, reading.from) {
             Ok(permit) => {
-                self.read_later_or_now(slot, Reading { permit: Some(permit), ..reading });
+                let leave = Some(core.leave(permit));
+                self.read_later_or_now(slot, Reading { leave, ..reading });
             }
             Err(error) => self.refuse(slot, &reading, error),
         }
@@ -194,10 +199,14 @@ impl World {
             return self.read_on(slot, reading);
         }
         let life = self.nodes[slot].life;
-        // Up to about a second, for which a client waits.
-        let times = match self.prng.below(16) {
-            0 => 60_000,
-            1..3 => 10_000,
+        // Up to about a second, for which a client waits; now and then for much longer.
+        let times = match self.prng.below(64) {
+            0 => {
+                self.meanwhile(slot, reading.view());
+                400_000
+            }
+            1..4 => 60_000,
+            4..12 => 10_000,
             _ if reading.checked => 30_000,
             _ => 1,
         };
@@ -258,7 +267,7 @@ impl World {
         local: base::Instant,
     ) -> Result<(), RegionError> {
         let Some(core) = self.nodes[slot].core() else { return Ok(()) };
-        core.views.recheck(reading.permit(), local)
+        core.look_again(reading.leave(), local)
     }
 }
 

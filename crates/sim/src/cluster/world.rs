@@ -221,6 +221,8 @@ impl World {
             Event::AdminOn(slot) => self.something_on(slot),
             Event::AdminOf(region) => self.admin_of(region),
             Event::MergeAgain(region, tries) => self.merge_again(region, tries),
+            Event::CutRegion(region) => self.cut_region(region),
+            Event::Withdraw(whole, range, store) => self.withdraw(whole, &range, store),
             Event::CutOff(slot) => self.cut_off(slot),
             Event::HandOver(region, to) => self.hand_over(region, to),
             event => self.happen_to_txns(event),
@@ -470,8 +472,8 @@ impl World {
             self.queue.after(second, Event::Raft(to, Box::new(message.clone()), None));
         }
         let slow = match files.is_some() {
-            true => self.prng.below(self.plan.snapshot_delay.as_micros() as u64),
-            false => 0,
+            true if !self.healing => self.prng.below(self.plan.snapshot_delay.as_micros() as u64),
+            _ => 0,
         };
         let delay = first + Duration::from_micros(slow);
         self.queue.after(delay, Event::Raft(to, Box::new(message), files));

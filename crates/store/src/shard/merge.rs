@@ -135,7 +135,9 @@ impl Shard {
             Some(target) => {
                 let behind = target.region().epoch.version < told.epoch.version;
                 let has_data = target.is_initialised() && !target.is_lost();
-                source.is_initialised() && has_data && behind && !target.is_leaving()
+                // One that lost its data waits for a snapshot that nobody makes any more.
+                let is_whole = source.is_initialised() && !source.is_lost();
+                is_whole && has_data && behind && !target.is_leaving()
             }
         };
         if !needs {

@@ -278,6 +278,45 @@ fn a_target_waits_in_vain() {
     assert!(forgotten > 0, "no power loss took the split, and left the log");
 }
 
+/// Like before, and the target that waits becomes a part of a third region meanwhile: nobody is left
+/// who could send it a snapshot, so it goes, and the third region waits for it in vain.
+#[test]
+fn a_target_that_waits_and_is_taken_over_itself() {
+    let config = ShardConfig { log_entries_max: 20, ..ShardConfig::default() };
+    let (middle, third) = (RegionId(8), RegionId(9));
+    let mut forgotten = 0;
+    for seed in 0..40 {
+        let mut cluster = Cluster::with(4, 3, config.clone());
+        cluster.split(REGION, b"c", middle.0);
+        cluster.split(middle, b"b", third.0);
+        cluster.put(third, b"a", b"left");
+        lead(&mut cluster, REGION, 1);
+        cluster.ticks(120);
+        cluster.put(REGION, b"z", b"right");
+        cluster.ticks(2);
+        cluster.split(REGION, b"m", LEFT.0);
+        cluster.stop(3, Some(&mut base::Prng::new(seed)));
+        let key = keys::region_state_key(LEFT);
+        let engine = cluster.node(3).machine.engine.clone();
+        let has_log = cluster.node(3).machine.open_log_reader().last_index(LEFT) > 0;
+        if engine.get(Cf::Raft, &key).expect("readable").is_some() || !has_log {
+            continue;
+        }
+        forgotten += 1;
+        cluster.put(LEFT, b"d", b"middle");
+        cluster.change(REGION, &[crate::common::remove(103)]);
+        cluster.merge(LEFT, middle);
+        cluster.start(3);
+        cluster.ticks(30);
+        cluster.merge(middle, third);
+        cluster.ticks(600);
+        let region = cluster.check_equal(third);
+        assert_eq!(region.range, base::KeyRange::new("", "m"));
+        assert_eq!(value(&mut cluster, 3, b"d"), Some(b"middle".to_vec()), "seed {seed}");
+    }
+    assert!(forgotten > 0, "no power loss took the split, and left the log");
+}
+
 /// A member is removed right after it took a region over: both are told with one turn of its
 /// applier, which stood still meanwhile.
 #[test]

@@ -34,6 +34,7 @@ use super::answers::{self, Kind};
 use super::gc::Collecting;
 use super::past::Round;
 use crate::cluster::event::{CallId, Caller, Event, Reply, Slot, Timer};
+use crate::cluster::looks::Leave;
 use crate::cluster::process::reply_to;
 use crate::cluster::world::{Wait, World};
 
@@ -51,7 +52,7 @@ pub(crate) struct Job {
 
 /// What a command that was let in runs on.
 struct Run {
-    permit: ReadPermit,
+    leave: Leave,
     under: Under,
     started: Started,
     ran: Option<Ran>,
@@ -200,13 +201,14 @@ impl World {
 
     fn start_command(&mut self, slot: Slot, id: CommandId, permit: ReadPermit) {
         let Some(core) = self.nodes[slot].core() else { return };
-        let view = permit.view();
+        let leave = core.leave(permit);
+        let view = leave.view();
         let (region, version) = (view.region.id, view.region.epoch.version);
         let under = Under { region, term: view.term, version };
         let job = core.txn.jobs.get_mut(&id).expect("seen by the caller");
         match core.txn.scheduler.start(under, &job.command) {
             Ok(started) => {
-                job.run = Some(Run { permit, under, started, ran: None });
+                job.run = Some(Run { leave, under, started, ran: None });
                 self.run_soon(slot, id);
             }
             Err(_) => {
@@ -245,7 +247,7 @@ impl World {
         let Some(run) = job.run.as_mut() else { return };
         let Some(ran) = run.ran.take() else {
             let snapshot = engine.snapshot();
-            let region = run.permit.view().region.clone();
+            let region = run.leave.view().region.clone();
             let reader = Reader::new(&*snapshot, &region);
             let mut reader = reader.with_memory_locks(&run.started.memory);
             reader.set_unwritten(run.started.is_unwritten);
@@ -277,7 +279,7 @@ impl World {
         let local = self.local(slot);
         let Some(core) = self.nodes[slot].core() else { return };
         let Some(run) = core.txn.jobs.get(&id).and_then(|job| job.run.as_ref()) else { return };
-        match core.views.recheck(&run.permit, local) {
+        match core.look_again(&run.leave, local) {
             Ok(()) => self.run_soon(slot, id),
             Err(error) => {
                 self.end_refused(slot, id, &error);
@@ -293,7 +295,7 @@ impl World {
         run: &Run,
         (mutations, outcome, flight): (&[Mutation], Outcome, Flight),
     ) {
-        let range = &run.permit.view().region.range;
+        let range = &run.leave.view().region.range;
         assert!(
             mutations.iter().all(|mutation| mutation.key_outside(range).is_none()),
             "a command writes in its region"
@@ -302,6 +304,7 @@ impl World {
         let writes = writes_of(mutations);
         let number = self.wait(slot, Wait::Txn(id, Box::new((outcome, flight))));
         let reply = reply_to(&self.results, number);
+        self.checks.promises.computed(mutations, run.under.term);
         let only_in_term = Some(run.under.term);
         self.tell(slot, ShardInput::Propose(Proposal { header, writes, only_in_term, reply }));
     }
@@ -353,7 +356,7 @@ impl World {
 
     fn end_failed(&mut self, slot: Slot, id: CommandId, error: TxnError) {
         let Some(job) = self.forget_job(slot, id) else { return };
-        let region = job.run.as_ref().expect("it ran").permit.view().region.clone();
+        let region = job.run.as_ref().expect("it ran").leave.view().region.clone();
         self.fail(slot, job.call, job.kind, error, &region);
         self.txn_effects(slot);
     }

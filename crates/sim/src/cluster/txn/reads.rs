@@ -9,8 +9,7 @@ use proto::kvrpcpb as kv;
 use storage::engine::Engine;
 use storage::keys;
 use store::{
-    ReadFrom, ReadPermit, ReadRefusal, ReadRequest, RegionError, RequestHeader, ShardInput,
-    WriteResult,
+    ReadFrom, ReadRefusal, ReadRequest, RegionError, RequestHeader, ShardInput, WriteResult,
 };
 use txn::actions::scan_lock;
 use txn::concurrency::ReadRefused;
@@ -22,6 +21,7 @@ use txn::{KeyError, TxnError};
 
 use super::answers::{self, Kind};
 use crate::cluster::event::{CallId, Caller, Event, Purpose, Reply, Request, Slot};
+use crate::cluster::looks::Leave;
 use crate::cluster::process::reply_to;
 use crate::cluster::world::{Wait, World};
 
@@ -43,7 +43,7 @@ pub(crate) struct TxnReading {
     pub(super) from: ReadFrom,
     pub(super) read: ReadOptions,
     pub(super) wanted: Wanted,
-    permit: Option<ReadPermit>,
+    leave: Option<Leave>,
     taken: Option<Box<StoreReply>>,
 }
 
@@ -63,7 +63,7 @@ impl TxnReading {
         read: ReadOptions,
         wanted: Wanted,
     ) -> Self {
-        Self { call, header, kind, from, read, wanted, permit: None, taken: None }
+        Self { call, header, kind, from, read, wanted, leave: None, taken: None }
     }
 
     /// The answer if some of what it sees may be gone.
@@ -225,7 +225,7 @@ impl World {
         let Some(core) = self.nodes[slot].core() else { return };
         match core.views.permit(&reading.header, reading.from, local) {
             Ok(permit) if reading.from != ReadFrom::Replica => {
-                reading.permit = Some(permit);
+                reading.leave = Some(core.leave(permit));
                 self.read_txn_soon(slot, reading);
             }
             Ok(_) | Err(ReadRefusal::NeedsReadIndex) => {
@@ -252,7 +252,7 @@ impl World {
             result.and_then(|()| core.views.permit_after_index(&reading.header, reading.from));
         match permit {
             Ok(permit) => {
-                reading.permit = Some(permit);
+                reading.leave = Some(core.leave(permit));
                 self.read_txn_soon(slot, reading);
             }
             Err(error) => self.refuse_region(slot, reading.call, reading.kind, &error),
@@ -276,9 +276,9 @@ impl World {
         }
         let engine = self.nodes[slot].machine.engine.clone();
         let Some(core) = self.nodes[slot].core() else { return };
-        let permit = reading.permit.as_ref().expect("it was let in");
+        let leave = reading.leave.as_ref().expect("it was let in");
         let Some(taken) = reading.taken.take() else {
-            let view = permit.view();
+            let view = leave.view();
             let (term, version) = (view.term, view.region.epoch.version);
             let under = Under { region: view.region.id, term, version };
             let memory = match reading.wanted {
@@ -290,7 +290,7 @@ impl World {
             let mut reader = Reader::new(&*snapshot, &region).with_memory_locks(&memory);
             match take(&mut reader, &reading) {
                 Ok(reply) => {
-                    if let Err(error) = core.views.recheck(permit, local) {
+                    if let Err(error) = core.look_again(leave, local) {
                         return self.refuse_region(slot, reading.call, reading.kind, &error);
                     }
                     reading.taken = Some(Box::new(reply));
