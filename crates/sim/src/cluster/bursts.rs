@@ -69,7 +69,7 @@ impl World {
     /// A node hears what shall change a region, but perhaps not that it is committed, for long.
     pub(crate) fn in_doubt(&mut self, slot: Slot, message: &RaftMessage) {
         let Body::Append { entries, .. } = &message.message.body else { return };
-        let changes = entries.iter().filter_map(|entry| change_of(entry)).min();
+        let changes = entries.iter().filter_map(change_of).min();
         let Some(times) = changes.filter(|_| !message.region_id.is_system()) else { return };
         if self.healing || !self.prng.one_in(times) {
             return;
@@ -261,7 +261,7 @@ impl World {
 /// `RaftCmdRequest` it has a header, and behind it either writes or an admin request.
 fn change_of(entry: &Entry) -> Option<u64> {
     /// Begins the admin request.
-    const ADMIN: u8 = 3 << 3 | 2;
+    const ADMIN: u8 = (3 << 3) | 2;
     if entry.kind != EntryKind::Normal {
         return Some(DOUBTS);
     }
