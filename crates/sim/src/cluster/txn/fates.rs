@@ -61,6 +61,8 @@ pub(crate) struct Fates {
     told: BTreeMap<TimeStamp, (Fate, &'static str)>,
     /// Transactions whose rollback is recorded for good on one of these keys.
     recorded: Vec<(TimeStamp, Vec<Key>)>,
+    /// The last that any store heard of, whether or not it remembers.
+    safe_point: TimeStamp,
 }
 
 impl Fates {
@@ -70,6 +72,11 @@ impl Fates {
             self.learn(start_ts, fate, by);
         }
         self.recorded.extend(recorded_by(command, reply));
+    }
+
+    /// A store hears that what lies below may be collected.
+    pub(super) fn may_be_collected(&mut self, below: TimeStamp) {
+        self.safe_point = self.safe_point.max(below);
     }
 
     fn learn(&mut self, start_ts: TimeStamp, fate: Fate, by: &'static str) {
@@ -170,7 +177,7 @@ impl World {
         for (slot, view) in leaders {
             self.read_records(*slot, view, &mut rollbacks);
         }
-        let safe_point = self.last_safe_point();
+        let safe_point = self.fates.safe_point;
         for (start_ts, keys) in self.fates.recorded.iter().filter(|(ts, _)| *ts > safe_point) {
             let is_there = keys.iter().any(|key| rollbacks.contains(&(key.clone(), *start_ts)));
             assert!(is_there, "a rollback stays: that of {start_ts} is on none of {keys:?}");

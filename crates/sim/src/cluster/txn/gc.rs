@@ -51,6 +51,7 @@ impl World {
 
     /// What was told before may be collected now.
     pub(crate) fn learn_safe_point(&mut self, slot: Slot, ts: TimeStamp) {
+        self.fates.may_be_collected(ts);
         let Some(core) = self.nodes[slot].core() else { return };
         let collecting = &mut core.txn.collecting;
         let before = collecting.state.used();

@@ -78,7 +78,8 @@ pub(crate) struct TxnPlan {
     pub(crate) kill_interval: Duration,
     /// Versions live so long; for ever if zero.
     pub(crate) version_life: Duration,
-    /// One request to a store in so many, reads aside, is late, beside what the network does; none if zero.
+    /// One request to a store in so many, reads aside, is late, beside what the network does; none
+    /// if zero.
     pub(crate) late: u64,
     /// At most by so much: others may have seen to it meanwhile that it comes too late.
     pub(crate) late_by: Duration,
@@ -418,10 +419,10 @@ impl TxnPlan {
         Self {
             clients: 4 + prng.below(4) as usize,
             think_max: ms(pick(prng, &[5, 30])),
-            lock_ttl: ms(pick(prng, &[30, 100])),
+            lock_ttl: ms(pick(prng, &[4, 30, 100])),
             late: pick(prng, &[3, 6]),
             late_by: ms(pick(prng, &[100, 300, 1_000])),
-            stamp_step_ms: 50,
+            stamp_step_ms: pick(prng, &[5, 50]),
             places: 3,
             wishes: all[prng.below(all.len() as u64) as usize],
             ..self
