@@ -18,7 +18,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base::{RegionId, StoreId};
 use placement::{Order, Step};
@@ -101,8 +101,9 @@ impl Reporter {
         let untold = Untold::default();
         let signals = (again.clone(), hurry.clone());
         tasks.spawn(Stores::new(self.clone(), untold.clone(), signals).run(accepted));
-        let led = BTreeMap::new();
-        tasks.spawn(Regions { link: self.link, regions, led, untold, again, hurry }.run());
+        let (led, retries) = (BTreeMap::new(), retries(&self.link));
+        let regions = Regions { link: self.link, retries, regions, led, untold, again, hurry };
+        tasks.spawn(regions.run());
         accepts
     }
 }
@@ -244,6 +245,8 @@ impl Stores {
 /// Reports the regions led here.
 struct Regions {
     link: PlacementLink,
+    /// Pauses until the next stream.
+    retries: Backoff,
     regions: mpsc::UnboundedReceiver<Report>,
     /// The latest report of each region led here.
     led: BTreeMap<RegionId, RegionReport>,
@@ -305,7 +308,9 @@ impl Regions {
     async fn report_elsewhere(&mut self) -> Then {
         let mut leads = self.link.host().leads();
         let link = self.link.clone();
-        let mut opening = Box::pin(open_stream(&link));
+        // A member that is about to stop takes a stream, and ends it at once.
+        let pause = self.retries.pause();
+        let mut opening = Box::pin(open_stream(&link, pause));
         let mut stream = loop {
             tokio::select! {
                 stream = &mut opening => break stream,
@@ -316,6 +321,7 @@ impl Regions {
                 () = until(&mut leads, true) => return Then::GoOn,
             }
         };
+        let opened = Instant::now();
         self.hurry.notify_one();
         let led: Vec<_> = self.led.values().cloned().collect();
         for report in &led {
@@ -335,6 +341,9 @@ impl Regions {
                 answer = stream.answers.message() => self.answered(answer),
                 () = until(&mut leads, true) => return Then::GoOn,
             };
+            if opened.elapsed() >= RETRY_LONGEST {
+                self.retries.reset();
+            }
             if !alive {
                 link.remote().forget_leader();
                 return Then::GoOn;
@@ -459,9 +468,10 @@ fn retries(link: &PlacementLink) -> Backoff {
     Backoff::new(RETRY_FIRST, RETRY_LONGEST, link.host().store().store_id().0)
 }
 
-/// Opens a stream to whoever leads, as soon as somebody does.
-async fn open_stream(link: &PlacementLink) -> Stream {
+/// Opens a stream to whoever leads, after a pause, as soon as somebody does.
+async fn open_stream(link: &PlacementLink, pause: Duration) -> Stream {
     let mut retry = retries(link);
+    tokio::time::sleep(pause).await;
     loop {
         match try_open(link).await {
             Ok(stream) => return stream,
