@@ -1,9 +1,9 @@
 //! The checker of accounts between which money moves.
 //!
 //! Each transfer changes two accounts, and an index that says the same of them, and writes a
-//! receipt, in one transaction. The sum of all accounts is the same in every snapshot, and index and
-//! accounts agree; in the end the receipts tell which transfers happened, and the balances follow
-//! from them.
+//! receipt, in one transaction. The sum of all accounts is the same in every snapshot, and index
+//! and accounts agree; in the end the receipts tell which transfers happened, and the balances
+//! follow from them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

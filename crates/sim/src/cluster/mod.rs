@@ -24,7 +24,8 @@
 //! | clients and what they do | `client`, `workload`; transactional ones: `txn` |
 //! | admin traffic | `admin`, `bursts` |
 //! | what goes wrong, and the bounds within which it may | `faults`, `network`, `clock` |
-//! | promises | `checks`, `promises`, `looks` (each step), `history`, `linear` (clients), `heal` (the end) |
+//! | promises of each step | `checks`, `promises`, `looks` |
+//! | of clients, and of the end | `history`, `linear`, `heal` |
 
 mod admin;
 mod boot;

@@ -217,6 +217,13 @@ impl World {
             }
             Event::Fault => self.fault(),
             Event::Mend(mend) => self.mend(mend),
+            event => self.happen_to_regions(event),
+        }
+    }
+
+    /// What is asked for regions.
+    fn happen_to_regions(&mut self, event: Event) {
+        match event {
             Event::Admin => self.admin(),
             Event::AdminOn(slot) => self.something_on(slot),
             Event::AdminOf(region) => self.admin_of(region),

@@ -278,8 +278,8 @@ fn a_target_waits_in_vain() {
     assert!(forgotten > 0, "no power loss took the split, and left the log");
 }
 
-/// Like before, and the target that waits becomes a part of a third region meanwhile: nobody is left
-/// who could send it a snapshot, so it goes, and the third region waits for it in vain.
+/// Like before, and the target that waits becomes a part of a third region meanwhile: nobody is
+/// left who could send it a snapshot, so it goes, and the third region waits for it in vain.
 #[test]
 fn a_target_that_waits_and_is_taken_over_itself() {
     let config = ShardConfig { log_entries_max: 20, ..ShardConfig::default() };

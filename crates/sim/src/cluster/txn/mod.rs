@@ -349,7 +349,8 @@ const AUDIT_LIMIT: Duration = Duration::from_secs(60);
 const ENCORE_MS: [u64; 4] = [3, 200, 2_000, 5_000];
 
 impl World {
-    /// Like [`World::call`], but what is sent may be late, and arrive a second time, and much later.
+    /// Like [`World::call`], but what is sent may be late, and arrive a second time, and much
+    /// later.
     fn call_twice(
         &mut self,
         caller: Caller,
