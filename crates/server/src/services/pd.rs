@@ -77,6 +77,16 @@ impl PdService {
         answer(&self.host, result.and_then(|reply| Ok(reply?)), refused)
     }
 
+    /// The same for what there is only once the cluster is founded.
+    async fn read_founded<R>(
+        &self,
+        read: impl FnOnce(&Placement) -> Result<R, PlacementError>,
+        refused: impl FnOnce(Header) -> R,
+    ) -> Result<Response<R>, Status> {
+        self.host.founded().await;
+        self.read(read, refused)
+    }
+
     /// The same for a call that changes memory.
     fn update<R>(
         &self,
@@ -191,8 +201,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetStoreResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetStoreResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.get_store(&request), refused)
+        self.read_founded(|placement| placement.get_store(&request), refused).await
     }
 
     async fn put_store(
@@ -210,8 +219,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetAllStoresResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetAllStoresResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.get_all_stores(&request), refused)
+        self.read_founded(|placement| placement.get_all_stores(&request), refused).await
     }
 
     async fn store_heartbeat(
@@ -258,8 +266,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.get_region(&request), refused)
+        self.read_founded(|placement| placement.get_region(&request), refused).await
     }
 
     async fn get_prev_region(
@@ -268,8 +275,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.get_prev_region(&request), refused)
+        self.read_founded(|placement| placement.get_prev_region(&request), refused).await
     }
 
     async fn get_region_by_id(
@@ -278,8 +284,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::GetRegionResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::GetRegionResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.get_region_by_id(&request), refused)
+        self.read_founded(|placement| placement.get_region_by_id(&request), refused).await
     }
 
     async fn query_region(
@@ -296,8 +301,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::ScanRegionsResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::ScanRegionsResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.scan_regions(&request), refused)
+        self.read_founded(|placement| placement.scan_regions(&request), refused).await
     }
 
     async fn batch_scan_regions(
@@ -306,8 +310,7 @@ impl Pd for PdService {
     ) -> Result<Response<pdpb::BatchScanRegionsResponse>, Status> {
         let request = request.into_inner();
         let refused = |header| pdpb::BatchScanRegionsResponse { header, ..Default::default() };
-        self.host.founded().await;
-        self.read(|placement| placement.batch_scan_regions(&request), refused)
+        self.read_founded(|placement| placement.batch_scan_regions(&request), refused).await
     }
 
     async fn ask_split(

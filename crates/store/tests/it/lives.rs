@@ -6,34 +6,20 @@ use prost::Message;
 use raft::Body;
 use storage::engine::{Cf, Engine};
 use storage::keys;
-use store::{ChangePeersRequest, RaftMessage, ShardConfig, ShardInput};
+use store::{ChangePeersRequest, RaftMessage, ShardInput};
 
-use crate::common::{Cluster, REGION, Slot, TICK, everything, header_of, learner, remove};
+use crate::common::{Cluster, REGION, Slot, TICK, everything, header_of, learner, remove, word};
 
 /// Four stores of which the first `members` share the region.
 fn cluster(members: u64) -> Cluster {
-    let mut cluster = Cluster::with(4, members, ShardConfig::default());
-    cluster.leader();
-    for i in 0..10u8 {
-        cluster.put(REGION, &[b'a' + i], b"v");
-    }
-    cluster
+    Cluster::with_rows(members, 10)
 }
 
 /// What store 1 says to a peer on another one, in the name of its leader.
-fn word(cluster: &Cluster, to: Peer, epoch: Epoch) -> RaftMessage {
+fn greeting(cluster: &Cluster, to: Peer, epoch: Epoch) -> RaftMessage {
     let view = cluster.view(0, REGION);
     let body = Body::Heartbeat { commit: 0, round: 1 };
-    RaftMessage {
-        region_id: REGION,
-        from: view.peer,
-        to,
-        epoch,
-        message: raft::Message { from: view.peer.id, to: to.id, term: view.term, body },
-        range: Some(everything()),
-        tombstone: false,
-        merged_into: None,
-    }
+    word(REGION, (view.peer, to), (epoch, everything()), (view.term, body))
 }
 
 /// One round: all but `frozen` do what there is to do, what was sent arrives, and `frozen`'s shard
@@ -68,7 +54,7 @@ fn a_word_to_a_later_peer_does_not_undo_a_snapshot_of_the_same_moment() {
     cluster.change(REGION, &[learner(202, 2)]);
     cluster.cut.clear();
     let later = Peer::voter(PeerId(302), StoreId(2));
-    let said = word(&cluster, later, Epoch { conf_ver: 9, version: 1 });
+    let said = greeting(&cluster, later, Epoch { conf_ver: 9, version: 1 });
     let mut came = false;
     for _ in 0..40 {
         cluster.now = cluster.now + TICK;
@@ -116,7 +102,7 @@ fn what_an_entry_says_of_a_removal_outlives_a_rumour_of_before() {
         tombstone: true,
         merged_into: Some(Box::new(target)),
         range: None,
-        ..word(&cluster, to, view.region.epoch)
+        ..greeting(&cluster, to, view.region.epoch)
     };
     let now = cluster.now;
     let node = cluster.node(4);

@@ -2,20 +2,15 @@
 
 use pontoon_store as store;
 
-use crate::common::{Cluster, REGION, everything, learner, remove, voter};
+use crate::common::{Cluster, REGION, everything, learner, remove, voter, word};
 use base::{PeerId, PeerRole, Prng, RegionId, StoreId};
 use storage::engine::{Cf, Engine};
 use storage::keys;
-use store::{RegionError, ShardConfig, Writes};
+use store::{RegionError, Writes};
 
 /// Four stores of which the first `members` share the region.
 fn cluster(members: u64) -> Cluster {
-    let mut cluster = Cluster::with(4, members, ShardConfig::default());
-    cluster.leader();
-    for i in 0..10u8 {
-        cluster.put(REGION, &[b'a' + i], b"v");
-    }
-    cluster
+    Cluster::with_rows(members, 10)
 }
 
 fn is_here(cluster: &mut Cluster, store: u64) -> bool {
@@ -249,16 +244,10 @@ fn what_an_uninitialised_peer_voted_survives_a_power_loss() {
     let last = raft::LogPos { index: 100, term: 40 };
     let vote = |from: u64, to: u64| {
         let body = raft::Body::Vote { last, priority: 0, released: None };
-        store::RaftMessage {
-            region_id: REGION,
-            from: base::Peer::voter(PeerId(from), StoreId(from - 100)),
-            to: base::Peer::voter(PeerId(to), StoreId(4)),
-            epoch: base::Epoch { conf_ver: 9, version: 1 },
-            message: raft::Message { from: PeerId(from), to: PeerId(to), term, body },
-            range: Some(everything()),
-            tombstone: false,
-            merged_into: None,
-        }
+        let from = base::Peer::voter(PeerId(from), StoreId(from - 100));
+        let to = base::Peer::voter(PeerId(to), StoreId(4));
+        let epoch = base::Epoch { conf_ver: 9, version: 1 };
+        word(REGION, (from, to), (epoch, everything()), (term, body))
     };
     cluster.cut.push(StoreId(4));
     let ask = |cluster: &mut Cluster, from: u64, to: u64| -> Vec<bool> {

@@ -3,7 +3,7 @@
 
 use pontoon_store as store;
 
-use crate::common::{Cluster, REGION, TICK, learner, remove};
+use crate::common::{Cluster, REGION, TICK, learner, remove, word};
 use base::{KeyRange, PeerId, Prng, RegionId, StoreId};
 use storage::engine::{Cf, Engine};
 use storage::keys;
@@ -12,12 +12,7 @@ use store::ShardConfig;
 const LEFT: RegionId = RegionId(20);
 
 fn cluster(members: u64) -> Cluster {
-    let mut cluster = Cluster::with(4, members, ShardConfig::default());
-    cluster.leader();
-    for i in 0..20u8 {
-        cluster.put(REGION, &[b'a' + i], b"v");
-    }
-    cluster
+    Cluster::with_rows(members, 20)
 }
 
 /// The ranges of each store are those of its views.
@@ -82,17 +77,9 @@ fn a_part_waits_until_its_keys_are_free() {
     assert!(leader.is_leader());
     let body = raft::Body::Heartbeat { commit: 0, round: 1 };
     let to = *leader.region.peer_on(StoreId(2)).expect("a part has the members of the whole");
-    let (from, term) = (leader.peer, leader.term);
-    let message = store::RaftMessage {
-        region_id: LEFT,
-        from,
-        to,
-        epoch: leader.region.epoch,
-        message: raft::Message { from: from.id, to: to.id, term, body },
-        range: Some(leader.region.range.clone()),
-        tombstone: false,
-        merged_into: None,
-    };
+    let region = &leader.region;
+    let (peers, of) = ((leader.peer, to), (region.epoch, region.range.clone()));
+    let message = word(LEFT, peers, of, (leader.term, body));
     for _ in 0..blocked {
         let node = cluster.node(2);
         node.inbox.push(store::ShardInput::Message(message.clone()));

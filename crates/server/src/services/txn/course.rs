@@ -221,7 +221,7 @@ impl TxnService {
         let snapshot = guard.snapshot();
         if let Err(error) = guard.check() {
             let started = started.into_iter().map(|(job, ticket, _)| (job, ticket));
-            return self.refuse_all(started.collect(), &error);
+            return self.refuse_all(started, &error);
         }
         // Of several none takes long.
         let deadline = started[0].0.target.deadline.filter(|_| started.len() == 1);
@@ -334,7 +334,7 @@ impl TxnService {
         (job.done)(Err(refusal));
     }
 
-    fn refuse_all(&self, jobs: Vec<(Job, Ticket)>, error: &RegionError) {
+    fn refuse_all(&self, jobs: impl IntoIterator<Item = (Job, Ticket)>, error: &RegionError) {
         for (job, ticket) in jobs {
             self.refuse(job, ticket, error.clone().into());
         }

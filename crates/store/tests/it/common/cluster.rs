@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base::{
-    Instant, KeyRange, Peer, PeerChange, PeerId, PeerRole, Prng, Region, RegionId, StoreId,
+    Epoch, Instant, KeyRange, Peer, PeerChange, PeerId, PeerRole, Prng, Region, RegionId, StoreId,
+    Term,
 };
 use raft::Body;
 use storage::engine::Cf;
@@ -80,6 +81,16 @@ impl Cluster {
             config,
             starts: size,
         }
+    }
+
+    /// Four stores, of which the first `members` share a region with so many rows.
+    pub(crate) fn with_rows(members: u64, rows: u8) -> Self {
+        let mut cluster = Self::with(4, members, ShardConfig::default());
+        cluster.leader();
+        for i in 0..rows {
+            cluster.put(REGION, &[b'a' + i], b"v");
+        }
+        cluster
     }
 
     pub(crate) fn node(&mut self, store: u64) -> &mut Node {
@@ -462,4 +473,23 @@ pub(crate) fn remove(id: u64) -> PeerChange {
 
 pub(crate) fn everything() -> KeyRange {
     KeyRange::all()
+}
+
+/// What one member says to another, who shall be one by this.
+pub(crate) fn word(
+    region_id: RegionId,
+    (from, to): (Peer, Peer),
+    (epoch, range): (Epoch, KeyRange),
+    (term, body): (Term, Body),
+) -> RaftMessage {
+    RaftMessage {
+        region_id,
+        from,
+        to,
+        epoch,
+        message: raft::Message { from: from.id, to: to.id, term, body },
+        range: Some(range),
+        tombstone: false,
+        merged_into: None,
+    }
 }

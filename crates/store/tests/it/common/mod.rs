@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 #[allow(unused_imports, reason = "each test file uses its part")]
-pub(crate) use cluster::{Cluster, cut, everything, learner, remove, voter};
+pub(crate) use cluster::{Cluster, cut, everything, learner, remove, voter, word};
 pub(crate) use keeper::Keeper;
 
 use base::{Epoch, Instant, KeyRange, Peer, PeerId, Prng, Region, RegionId, StoreId};
