@@ -26,6 +26,8 @@ transactions() {
         stop_server TERM
         rm -rf "${work:?}/$kind"
     done
+    say "bench: Pontoon, three replicas"
+    measure_replicated "$share" >>"$rows"
     awk -f bench/txn.awk "$rows"
 }
 
@@ -33,7 +35,6 @@ measure_raw() {
     kvbench_row raw load 4 "$keys" -batch 100
     kvbench_row raw put 64 "$(operations 64 "$1")" -size 200
     kvbench_row raw get 64 "$((2 * $(operations 64 "$1")))"
-    kvbench_row raw put 1 "$(operations 1 "$1")"
 }
 
 measure_txn() {
@@ -44,8 +45,29 @@ measure_txn() {
         kvbench_row txn get "$clients" "$((2 * $(operations "$clients" "$1")))"
     done
     kvbench_row txn getat 64 "$((2 * $(operations 64 "$1")))"
-    kvbench_row txnasync commit 1 "$(operations 1 "$1")"
     kvbench_row txn put2 64 "$(operations 64 "$1")"
     kvbench_row txn swap 64 "$(operations 64 $((2 * $1)))"
     kvbench_row txn2pc put 64 "$(operations 64 $((2 * $1)))"
+}
+
+# How long one client waits for a write on three nodes, of each kind in turn; the medians count.
+measure_replicated() {
+    local kind name operation i
+    : >"$work/config"
+    for kind in raw txnasync; do
+        start_node "$kind-1"
+        for name in "$kind-2" "$kind-3"; do
+            start_node "$name" "${addresses[$kind-1]}"
+        done
+        wait_for_replicas "${addresses[$kind-1]}"
+    done
+    for i in 1 2 3; do
+        for kind in raw txnasync; do
+            operation=$([[ $kind == raw ]] && echo put || echo commit)
+            server_address=${addresses[$kind-1]}
+            server_pid=${pids[$kind-1]},${pids[$kind-2]},${pids[$kind-3]}
+            kvbench_row "$kind" "$operation" 1 "$(operations 1 "$1")" | sed "s/^$kind/$kind-3/"
+        done
+    done
+    stop_nodes raw-{1,2,3} txnasync-{1,2,3}
 }

@@ -29,6 +29,7 @@ case "${1:-}" in
     txn)
         need_debian_packages etcd-server
         source bench/compare.sh
+        source bench/nodes.sh
         source bench/txn.sh
         transactions "${2:-}"
         ;;
@@ -38,6 +39,7 @@ case "${1:-}" in
         ;;
     cluster)
         source bench/figures.sh
+        source bench/nodes.sh
         source bench/cluster.sh
         cluster
         ;;

@@ -132,7 +132,7 @@ impl Node {
         let (closing, closed) = watch::channel(false);
         let mut tasks = JoinSet::new();
         let reporter = Reporter::new(&link, &members, known, &record, &disk_watch);
-        let on_fatal = core.on_fatal;
+        let on_fatal = core.on_fatal.clone();
         let accepted = reporter.start(&mut tasks, core.reports, move |text| on_fatal(text));
         tasks.spawn(link.host().clone().schedule());
         let txn = TxnService::new(store.clone(), link.clone(), core.resolver.clone());
@@ -141,7 +141,7 @@ impl Node {
         let interval = config.raft.safe_ts_interval.0;
         tasks.spawn(SafeTs::new(link.clone(), txn.clone(), core.resolver, interval).run());
         let (gc, interval) = (store.gc().clone(), config.gc.poll_interval.0);
-        tasks.spawn(Poll { link: link.clone(), gc, interval }.run());
+        tasks.spawn(Poll { link: link.clone(), gc, interval, on_fatal: core.on_fatal }.run());
         tasks.spawn(disk_watch.run(threads.mailbox().clone()));
         let calls = Calls::new(&store, &link, &txn, &members, &closed);
         let services = Services::new(&calls, &link, members, etcd, &config, closed);

@@ -34,7 +34,7 @@ pub(crate) use etcd::{DeskError, EtcdDesk};
 use crate::clock::Clock;
 use crate::store_handle::{StoreHandle, reply_into};
 
-/// So long a question may wait for the cluster to be founded.
+/// So long a question may wait for the cluster to be founded, or for the placement driver to begin.
 const FOUNDING_WAIT: Duration = Duration::from_secs(1);
 
 /// The placement driver does not run here: ask another member, or wait.
@@ -140,6 +140,7 @@ impl PlacementHost {
     /// whatever came of it. A client that is refused comes back half a second later, and that is
     /// long for a store that starts in a tenth of it.
     pub(crate) async fn founded(&self) {
+        self.taken_over().await;
         let mut reports = self.reports();
         let founded = async {
             while self.read(|placement| !placement.is_bootstrapped()) == Ok(true) {
@@ -149,6 +150,17 @@ impl PlacementHost {
             }
         };
         let _ = tokio::time::timeout(FOUNDING_WAIT, founded).await;
+    }
+
+    /// Returns when the placement driver runs here, if this node was just elected to run it and is
+    /// still reading its rows; else at once. Members name it as the leader already: whoever comes
+    /// for that must not be sent away.
+    async fn taken_over(&self) {
+        let mut leads = self.leads();
+        let view = self.0.store.views().get(RegionId::SYSTEM);
+        if view.is_some_and(|view| view.is_leader()) {
+            let _ = tokio::time::timeout(FOUNDING_WAIT, leads.wait_for(|leads| *leads)).await;
+        }
     }
 
     /// Answers from memory.
@@ -169,6 +181,7 @@ impl PlacementHost {
         &self,
         plan: impl FnOnce(&Placement) -> Result<Change<R>, PlacementError>,
     ) -> Result<R, HostError> {
+        self.taken_over().await;
         let turn = self.0.writes.clone().lock_owned().await;
         let Change { rows, reply } = self.read(plan)??;
         if !rows.is_empty() {
@@ -187,6 +200,9 @@ impl PlacementHost {
     /// `count` timestamps: the largest of them; the others are right below it. `count` must not be
     /// zero.
     pub(crate) async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
+        if !*self.0.leads.borrow() {
+            self.taken_over().await;
+        }
         loop {
             let wall_ms = self.wall_ms();
             let (term, taken) = self.take_timestamps(wall_ms, count)?;

@@ -45,6 +45,9 @@ pub const PREPARE_BOOTSTRAP: [u8; 2] = [LOCAL_PREFIX, 0x02];
 /// Ranges whose data were removed from this store alone, without their regions knowing. Ours: TiKV
 /// does not remember them.
 pub const DESTROYED_RANGES: [u8; 2] = [LOCAL_PREFIX, 0x20];
+/// Safe points below which versions may be gone from this store. Ours as well: TiKV serves reads
+/// below them and finds nothing.
+pub const COLLECTED_BELOW: [u8; 2] = [LOCAL_PREFIX, 0x21];
 
 const REGION_RAFT_PREFIX: u8 = 0x02;
 const REGION_META_PREFIX: u8 = 0x03;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use base::{ClusterId, Prng};
 use storage::disk::{Disk as Medium, MemoryDisk, RealDisk};
-use storage::engine::{Cf, Engine, MemoryEngine, RocksEngine, RocksOptions};
-use storage::keys;
+use storage::engine::{Engine, MemoryEngine, RocksEngine, RocksOptions};
 use storage::log::{LogBatch, LogOptions, RaftLog};
 use store::snapshot::{SnapshotFolder, SnapshotKey};
 use store::{Birth, LocalState, Recovered, StoreIdent, bootstrap};
@@ -48,9 +47,7 @@ impl Disk {
     ) -> Result<Self, StartError> {
         let gc = Gc::new();
         let (disk, engine) = Self::media(config, folder, &gc)?;
-        if let Some(destroyed) = engine.get(Cf::Raft, &keys::DESTROYED_RANGES)? {
-            gc.state().recall_destroyed(&destroyed);
-        }
+        gc.state().recall(&*engine)?;
         let log_options = LogOptions { salt: random(clock), ..LogOptions::default() };
         let log = RaftLog::open(disk.clone(), &folder.log(), log_options)?;
         Ok(Self { engine, gc, disk, log })

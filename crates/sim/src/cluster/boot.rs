@@ -139,10 +139,7 @@ impl World {
         self.checks.promises.recovered(store_id, &machine, &log.reader(), &recovered);
         self.checks.ends_are_there(store_id, &recovered, &log.reader());
         let memory = self.plan.txn.map_or(0, |txn| txn.memory_bytes);
-        let host = TxnHost::new(memory);
-        if !self.plan.txn.is_some_and(|plan| plan.collects()) {
-            host.never_collects();
-        }
+        let host = TxnHost::recall(memory, &machine.engine);
         let machine = machine.with_garbage(host.garbage());
         self.nodes[slot].machine = machine.clone();
         let mut core = Core::new(&machine, store_id, log, folder, config, host);

@@ -18,6 +18,8 @@ use std::fmt;
 use base::KeyRange;
 use bytes::Bytes;
 
+use super::{Engine, EngineError};
+
 /// What becomes of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -62,6 +64,18 @@ pub trait GarbageRule: Send + Sync + fmt::Debug {
     /// A walk that leaves out what stores may have dropped which collect up to `horizon`. `None`:
     /// `range` (engine form) may have lost more than that here, or `horizon` is not understood.
     fn beyond(&self, horizon: &[u8], range: &KeyRange) -> Option<Box<dyn GarbageWalk>>;
+
+    /// Up to where garbage may be gone from this store, for a store that takes data over from it.
+    /// Goes for what was read before it is asked. Empty: nothing that anybody may ask for.
+    fn collected(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    /// Data come to this store from one that may have dropped garbage up to `collected`, so from
+    /// now on it may be gone from here. Returns when `engine` has that durably.
+    fn take_over(&self, _collected: &[u8], _engine: &dyn Engine) -> Result<(), EngineError> {
+        Ok(())
+    }
 }
 
 /// The rule of a store in which everything stays.

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use proto::raft_serverpb;
 use storage::engine::Cf;
+use storage::keys;
 
 use super::{SnapshotError, SnapshotKey};
 use crate::Absorbed;
@@ -23,6 +24,9 @@ pub struct SnapshotData {
     pub region: Region,
     /// The regions that it absorbed by then.
     pub absorbed: Absorbed,
+    /// Up to where the store that made the files may have collected garbage: see
+    /// [`storage::engine::GarbageRule::collected`].
+    pub collected: Bytes,
     /// The files, in the order of families; none for a family without keys.
     pub files: Vec<SnapshotFile>,
 }
@@ -55,7 +59,14 @@ impl SnapshotData {
             cf_files: self.files.iter().map(file).collect(),
             ..Default::default()
         };
+        // Rows of the store that do not lie in its files.
+        let collected = raft_serverpb::KeyValue {
+            key: keys::COLLECTED_BELOW.to_vec().into(),
+            value: self.collected.clone(),
+        };
+        let rows = [collected].into_iter().filter(|row| !row.value.is_empty());
         raft_serverpb::RaftSnapshotData {
+            data: rows.collect(),
             region: Some(proto::region_to_proto(&self.region)),
             file_size: self.byte_size(),
             version: VERSION,
@@ -85,7 +96,10 @@ impl SnapshotData {
         let files = data.meta.unwrap_or_default().cf_files;
         let files = decode_files(&files, data.file_size).map_err(damaged)?;
         let absorbed = Absorbed::from_proto(&data.merged_records);
-        Ok(Self { region: proto::region_from_proto(&proto), absorbed, files })
+        let mut rows = data.data.into_iter();
+        let collected = rows.find(|row| *row.key == keys::COLLECTED_BELOW);
+        let collected = collected.map(|row| row.value).unwrap_or_default();
+        Ok(Self { region: proto::region_from_proto(&proto), absorbed, collected, files })
     }
 
     /// As the contents of the file that says that a received snapshot is complete.

@@ -98,6 +98,8 @@ impl BuildSnapshot {
         let data = SnapshotData {
             region: (*self.region).clone(),
             absorbed: (*self.absorbed).clone(),
+            // After the last read: a compaction takes garbage out of snapshots too.
+            collected: engine.garbage().collected(),
             files,
         };
         let snapshot = raft::Snapshot { pos: self.pos, conf: self.conf, data: data.encode() };
@@ -176,6 +178,7 @@ impl InstallSnapshot {
         }
         let files = data.files.iter().map(|file| Ok((file.cf, folder.check(self.key, file)?)));
         let files = files.collect::<Result<Vec<_>, SnapshotError>>()?;
+        engine.garbage().take_over(&data.collected, engine)?;
         if keep(Rule::ClearBeforeIngest) {
             let ranges = [&self.region.range].into_iter().chain(&self.old_range);
             clear(engine, self.region.id, ranges)?;

@@ -5,13 +5,15 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use base::{Epoch, KeyRange, Peer, PeerId, Prng, Region, RegionId, StoreId};
+use bytes::Bytes;
 use raft::{ConfState, LogPos};
 use storage::disk::{MemoryDisk, RealDisk};
 use storage::engine::{
-    Cf, Engine, IterOptions, MemoryEngine, RocksEngine, RocksOptions, Snapshot, WriteBatch,
+    Cf, Engine, EngineError, GarbageRule, GarbageWalk, IterOptions, MemoryEngine, RocksEngine,
+    RocksOptions, Snapshot, WriteBatch,
 };
 use storage::keys;
 use tempfile::TempDir;
@@ -173,6 +175,52 @@ fn two_sites(kind: Kind) -> (Site, Site) {
     ]);
     target.engine.flush().expect("flushed");
     (source, target)
+}
+
+/// How far a store collected, and what it heard of others.
+#[derive(Debug)]
+struct Collects(&'static [u8], Mutex<Vec<Bytes>>);
+
+impl GarbageRule for Collects {
+    fn compaction(&self) -> Option<Box<dyn GarbageWalk>> {
+        None
+    }
+
+    fn horizon(&self) -> Bytes {
+        Bytes::new()
+    }
+
+    fn beyond(&self, _: &[u8], _: &KeyRange) -> Option<Box<dyn GarbageWalk>> {
+        None
+    }
+
+    fn collected(&self) -> Bytes {
+        Bytes::from_static(self.0)
+    }
+
+    fn take_over(&self, collected: &[u8], engine: &dyn Engine) -> Result<(), EngineError> {
+        assert!(contents(&*engine.snapshot()).is_empty(), "before there is any of it");
+        self.1.lock().expect("one thread").push(Bytes::copy_from_slice(collected));
+        Ok(())
+    }
+}
+
+#[test]
+fn how_far_garbage_was_collected_moves_with_a_region() {
+    for far in [&b"far"[..], b""] {
+        let rules = [far, b"near"].map(|far| Arc::new(Collects(far, Mutex::default())));
+        let sites = rules.clone().map(|rule| Site {
+            engine: Arc::new(MemoryEngine::new().with_garbage(rule)),
+            ..Site::new(Kind::Memory)
+        });
+        sites[0].put(&[(Cf::Write, "zc", b"a commit")]);
+        let region = region(2, "b", "y");
+        let files = sites[0].build(&region);
+        sites[0].send(&files, &sites[1]);
+        sites[1].install(&region).expect("installed");
+        assert_eq!(*rules[1].1.lock().expect("one thread"), [far]);
+        assert_eq!(sites[1].contents(), sites[0].contents());
+    }
 }
 
 #[test]

@@ -39,7 +39,9 @@
 //! 4. *A rollback that is noted on a commit* may bring back a record that a replica had collected.
 //!    Its [fence](crate::mvcc::Write::gc_fence) tells that it is a ghost.
 //! 5. *Requests in progress.* A store refuses requests below a new safe point at once and collects
-//!    below it one poll later ([`GcState::learn`]).
+//!    below it one poll later ([`GcState::learn`]). It writes down how far it collects before it
+//!    does, and a snapshot of a region carries how far its giver did: who is started again, or has
+//!    heard nothing from placement for long, refuses what is gone from it.
 //! 6. *Hashes.* Replicas differ by garbage. The entry that asks for a hash carries the leader's
 //!    safe points, every replica leaves out what is garbage by them, and one that has collected
 //!    beyond them says nothing.

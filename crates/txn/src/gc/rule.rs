@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use base::KeyRange;
 use bytes::Bytes;
-use storage::engine::{GarbageRule, GarbageWalk};
+use storage::engine::{Engine, EngineError, GarbageRule, GarbageWalk};
 
 use super::{GcState, SafePoints, Walk};
 
@@ -31,9 +31,17 @@ impl GarbageRule for GcRule {
 
     fn beyond(&self, horizon: &[u8], range: &KeyRange) -> Option<Box<dyn GarbageWalk>> {
         let points = SafePoints::decode(horizon)?;
-        if !points.covers(&*self.0.collected()?) || self.0.is_destroyed(range) {
+        if !points.covers(&self.0.collected()) || self.0.is_destroyed(range) {
             return None;
         }
         Some(Box::new(Walk::new(Arc::new(points))))
+    }
+
+    fn collected(&self) -> Bytes {
+        self.0.collected().encode()
+    }
+
+    fn take_over(&self, collected: &[u8], engine: &dyn Engine) -> Result<(), EngineError> {
+        self.0.take_over(collected, engine)
     }
 }

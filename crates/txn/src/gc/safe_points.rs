@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base::{KeyRange, TimeStamp};
 use bytes::{Buf, Bytes};
+use storage::engine::{Cf, Engine, EngineError, WriteBatch};
 use storage::keys;
 
 use crate::Abort;
@@ -102,6 +103,8 @@ pub struct GcState {
     inner: Mutex<Inner>,
     /// The highest safe point of any key: hardly a request is below it.
     highest: AtomicU64,
+    /// Held by who writes [`keys::COLLECTED_BELOW`].
+    writing: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -110,10 +113,9 @@ struct Inner {
     told: Arc<SafePoints>,
     /// Versions below are dropped.
     used: Arc<SafePoints>,
-    /// Below which versions may be gone here, whoever dropped them. What ran on this store before
-    /// may have dropped more than `used` says: it is known when placement was asked once, since
-    /// safe points never go back.
-    collected: Option<Arc<SafePoints>>,
+    /// Below which versions may be gone here, whoever dropped them: an earlier process, or a store
+    /// from which a region came. It covers `used`, and `told` covers it.
+    collected: Arc<SafePoints>,
     /// Ranges whose data were removed without their regions knowing, engine form.
     destroyed: Vec<KeyRange>,
 }
@@ -124,21 +126,75 @@ impl GcState {
         Self::default()
     }
 
+    /// Learns from what `engine` holds what earlier processes did to it. To be called before
+    /// anybody else is.
+    pub fn recall(&self, engine: &dyn Engine) -> Result<(), EngineError> {
+        if let Some(destroyed) = engine.get(Cf::Raft, &keys::DESTROYED_RANGES)? {
+            self.recall_destroyed(&destroyed);
+        }
+        if let Some(collected) = engine.get(Cf::Raft, &keys::COLLECTED_BELOW)? {
+            let collected = SafePoints::decode(&collected);
+            self.note_collected(&collected.expect("the engine returns what was written"));
+        }
+        Ok(())
+    }
+
     /// Placement was asked. From now on requests below `points` are refused. What was told the last
     /// time may be collected now: requests that passed the check before have ended since. To be
-    /// called at intervals that are longer than a request may take.
-    pub fn learn(&self, points: &SafePoints) {
+    /// called at intervals that are longer than a request may take. Returns whether there is more
+    /// to collect than before.
+    ///
+    /// `engine` has it durably before anything is collected: who is started again, and has not
+    /// reached placement yet, refuses reads for which versions are gone.
+    pub fn learn(&self, points: &SafePoints, engine: &dyn Engine) -> Result<bool, EngineError> {
+        let _writing = self.writing();
+        let (used, told) = (self.used(), self.told());
+        self.write_collected(&self.collected().joined(&told), engine)?;
         let mut inner = self.inner();
+        inner.collected = Arc::new(inner.collected.joined(&told));
+        inner.used = told;
+        self.tell(&mut inner, points);
+        Ok(inner.used != used)
+    }
+
+    /// Data came from a store that may have collected up to `collected`, as it encoded them.
+    pub(super) fn take_over(
+        &self,
+        collected: &[u8],
+        engine: &dyn Engine,
+    ) -> Result<(), EngineError> {
+        let _writing = self.writing();
+        // One that is not understood is of a later version, and says nothing to this one.
+        let collected = SafePoints::decode(collected).unwrap_or_default();
+        self.write_collected(&self.collected().joined(&collected), engine)?;
+        self.note_collected(&collected);
+        Ok(())
+    }
+
+    /// By the holder of `writing`.
+    fn write_collected(&self, all: &SafePoints, engine: &dyn Engine) -> Result<(), EngineError> {
+        if *all == *self.collected() {
+            return Ok(());
+        }
+        let mut batch = WriteBatch::new();
+        batch.put(Cf::Raft, &keys::COLLECTED_BELOW, &all.encode());
+        engine.write(&batch)?;
+        engine.sync()
+    }
+
+    fn note_collected(&self, collected: &SafePoints) {
+        let mut inner = self.inner();
+        inner.collected = Arc::new(inner.collected.joined(collected));
+        self.tell(&mut inner, collected);
+    }
+
+    fn tell(&self, inner: &mut Inner, points: &SafePoints) {
         let told = inner.told.joined(points);
         assert!(told.covers(&inner.told), "safe points never go back");
+        assert!(told.covers(&inner.collected), "what is gone is refused");
         let highest = told.own.values().chain([&told.all]).max().expect("there is one");
         self.highest.store(highest.0, Ordering::Release);
-        inner.used = std::mem::replace(&mut inner.told, Arc::new(told));
-        let collected = match inner.collected {
-            None => inner.told.clone(),
-            Some(_) => inner.used.clone(),
-        };
-        inner.collected = Some(collected);
+        inner.told = Arc::new(told);
     }
 
     /// Below which requests are refused.
@@ -151,8 +207,8 @@ impl GcState {
         self.inner().used.clone()
     }
 
-    /// Below which versions may be gone here; not known before placement was asked.
-    pub fn collected(&self) -> Option<Arc<SafePoints>> {
+    /// Below which versions may be gone here.
+    pub fn collected(&self) -> Arc<SafePoints> {
         self.inner().collected.clone()
     }
 
@@ -201,13 +257,17 @@ impl GcState {
 
     /// Notes what [`destroyed`](Self::destroyed) wrote. If it cannot be understood nothing here can
     /// be compared.
-    pub fn recall_destroyed(&self, encoded: &[u8]) {
+    fn recall_destroyed(&self, encoded: &[u8]) {
         let ranges = decode_ranges(encoded).unwrap_or_else(|| vec![KeyRange::all()]);
         ranges.into_iter().for_each(|range| self.note_destroyed(range));
     }
 
     pub(super) fn is_destroyed(&self, range: &KeyRange) -> bool {
         self.inner().destroyed.iter().any(|gone| gone.overlaps(range))
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {

@@ -29,29 +29,28 @@ fn safe_points_of_keyspaces_are_their_own() {
 
 #[test]
 fn safe_points_only_advance_and_are_used_one_poll_later() {
-    let state = GcState::new();
+    let (state, engine) = (GcState::new(), MemoryEngine::new());
+    let learn = |points| state.learn(&points, &engine).expect("memory");
     let key = Key::new("k");
-    state.learn(&points(10, &[]));
+    assert!(!learn(points(10, &[])), "nothing to collect yet");
     assert!(state.check(key.data(), TimeStamp(9)).is_err(), "refused at once");
     assert!(state.check(key.data(), TimeStamp(10)).is_ok());
     assert!(state.used().is_zero(), "and nothing dropped yet");
-    state.learn(&points(20, &[(7, 5)]));
+    assert!(learn(points(20, &[(7, 5)])));
     assert_eq!(*state.used(), points(10, &[]));
     assert_eq!(*state.told(), points(20, &[(7, 10)]), "a keyspace does not fall behind");
-    state.learn(&points(15, &[]));
+    learn(points(15, &[]));
     assert_eq!(*state.told(), points(20, &[(7, 15)]));
 }
 
 #[test]
 fn a_replica_that_collected_beyond_the_horizon_has_nothing_to_say() {
     let (state, all) = (Arc::new(GcState::new()), KeyRange::all());
-    let rule = GcRule::new(state.clone());
-    assert!(rule.beyond(b"", &all).is_none(), "who ran here before may have collected");
-    state.learn(&points(0, &[]));
+    let (rule, engine) = (GcRule::new(state.clone()), MemoryEngine::new());
     assert!(rule.beyond(b"", &all).is_some(), "nobody collects");
-    state.learn(&points(10, &[]));
+    state.learn(&points(10, &[]), &engine).expect("memory");
     assert!(rule.beyond(b"", &all).is_some(), "told, and not used yet");
-    state.learn(&points(10, &[]));
+    state.learn(&points(10, &[]), &engine).expect("memory");
     assert!(rule.beyond(b"", &all).is_none());
     assert!(rule.beyond(&points(9, &[]).encode(), &all).is_none());
     assert!(rule.beyond(&points(10, &[]).encode(), &all).is_some());
@@ -85,6 +84,11 @@ impl Replica {
     fn range() -> KeyRange {
         let (start, end) = keys::data_range(base::RegionId(2), &KeyRange::all());
         KeyRange::new(start, end)
+    }
+
+    /// The placement driver is asked.
+    fn learn(&self, safe: u64) {
+        self.state.learn(&points(safe, &[]), &self.engine).expect("memory");
     }
 
     fn sweep(&self, prng: &mut Prng) {
@@ -162,7 +166,6 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
         let replicas = [Replica::new(), Replica::new()];
         let whole = MemoryEngine::new();
         let whole = Replica { engine: whole, state: Arc::new(GcState::new()) };
-        replicas.iter().chain([&whole]).for_each(|replica| replica.state.learn(&points(0, &[])));
         let (mut now, mut safe) = (10u64, 0u64);
         for _ in 0..200 {
             now += 2;
@@ -182,7 +185,7 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
                     2 => replica.engine.sync().expect("memory"),
                     3 => {
                         safe = safe.max(now.saturating_sub(prng.below(30)));
-                        replica.state.learn(&points(safe, &[]));
+                        replica.learn(safe);
                     }
                     _ => {}
                 }
@@ -209,7 +212,6 @@ fn destroyed_ranges_are_recalled_at_the_next_start() {
         before.note_destroyed(range);
     }
     after.recall_destroyed(&before.destroyed());
-    after.learn(&points(0, &[]));
     let rule = GcRule::new(after);
     for (range, compares) in [(("za", "zb"), true), (("zc", "ze"), false), (("zz", ""), false)] {
         let compared = rule.beyond(b"", &KeyRange::new(range.0, range.1));
@@ -217,28 +219,59 @@ fn destroyed_ranges_are_recalled_at_the_next_start() {
     }
     let damaged = Arc::new(GcState::new());
     damaged.recall_destroyed(&before.destroyed()[..19]);
-    damaged.learn(&points(0, &[]));
     assert!(GcRule::new(damaged).beyond(b"", &KeyRange::new("za", "zb")).is_none());
 }
 
-/// A store that was started again does not know how far it had collected, until placement says so.
+/// A store that was started again knows how far it had collected before it has reached placement.
 #[test]
-fn who_was_started_again_asks_before_it_compares() {
-    let state = Arc::new(GcState::new());
-    let (rule, all) = (GcRule::new(state.clone()), KeyRange::all());
-    let horizon = points(10, &[]).encode();
-    assert!(rule.beyond(&horizon, &all).is_none());
-    state.learn(&points(12, &[]));
+fn who_was_started_again_refuses_what_may_be_gone() {
+    let (key, horizon) = (Key::new("k"), points(10, &[]).encode());
+    let before = Replica::new();
+    before.learn(10);
+    before.learn(12);
+    let again = || {
+        before.engine.power_loss(&mut Prng::new(1));
+        let state = Arc::new(GcState::new());
+        state.recall(&before.engine).expect("memory");
+        state
+    };
+    let state = again();
+    assert!(state.check(key.data(), TimeStamp(9)).is_err(), "its versions may be gone");
+    assert!(state.check(key.data(), TimeStamp(10)).is_ok(), "the rest was told and not used");
     assert!(state.used().is_zero(), "it collects nothing yet");
-    assert!(rule.beyond(&horizon, &all).is_none(), "and may have, up to 12");
-    assert!(rule.beyond(&points(12, &[]).encode(), &all).is_some());
+    let rule = GcRule::new(state);
+    assert!(rule.beyond(&points(9, &[]).encode(), &KeyRange::all()).is_none());
+    assert!(rule.beyond(&horizon, &KeyRange::all()).is_some());
+    before.learn(12);
+    assert!(GcRule::new(again()).beyond(&horizon, &KeyRange::all()).is_none());
+}
+
+/// Who takes a region over from a store that has collected further knows as much about it.
+#[test]
+fn who_takes_data_over_refuses_what_was_gone_from_them() {
+    let (key, giver, taker) = (Key::new("k"), Replica::new(), Replica::new());
+    let rule = |replica: &Replica| GcRule::new(replica.state.clone());
+    taker.learn(5);
+    rule(&taker).take_over(&rule(&giver).collected(), &taker.engine).expect("memory");
+    assert_eq!(*taker.state.collected(), SafePoints::default(), "nothing was gone");
+    giver.learn(10);
+    giver.learn(12);
+    rule(&taker).take_over(&rule(&giver).collected(), &taker.engine).expect("memory");
+    assert!(taker.state.check(key.data(), TimeStamp(9)).is_err());
+    assert!(taker.state.check(key.data(), TimeStamp(10)).is_ok());
+    assert!(rule(&taker).beyond(&points(9, &[]).encode(), &KeyRange::all()).is_none());
+    assert!(taker.state.used().is_zero(), "calls that passed the check before may be under way");
+    taker.engine.power_loss(&mut Prng::new(1));
+    let again = GcState::new();
+    again.recall(&taker.engine).expect("memory");
+    assert_eq!(*again.collected(), points(10, &[]));
 }
 
 /// After a last sweep, family `default` has the values of the records that are there and no others.
 fn no_value_is_left_over(replicas: &[Replica], safe: u64) {
     for replica in replicas {
-        replica.state.learn(&points(safe, &[]));
-        replica.state.learn(&points(safe, &[]));
+        replica.learn(safe);
+        replica.learn(safe);
         let mut prng = Prng::new(1);
         (0..40).for_each(|_| replica.sweep(&mut prng));
         let snapshot = replica.engine.snapshot();

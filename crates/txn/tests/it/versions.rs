@@ -64,8 +64,9 @@ impl Bench {
 
     fn learn(&self, safe_point: u64) {
         let points = SafePoints::of_all(TimeStamp(safe_point));
-        self.state.learn(&points);
-        self.state.learn(&points);
+        for _ in 0..2 {
+            self.state.learn(&points, &self.engine).expect("it is written");
+        }
     }
 
     fn range() -> KeyRange {

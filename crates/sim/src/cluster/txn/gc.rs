@@ -52,11 +52,10 @@ impl World {
     /// What was told before may be collected now.
     pub(crate) fn learn_safe_point(&mut self, slot: Slot, ts: TimeStamp) {
         self.fates.may_be_collected(ts);
+        let engine = self.nodes[slot].machine.engine.clone();
         let Some(core) = self.nodes[slot].core() else { return };
         let collecting = &mut core.txn.collecting;
-        let before = collecting.state.used();
-        collecting.state.learn(&SafePoints::of_all(ts));
-        if collecting.state.used() == before {
+        if !collecting.state.learn(&SafePoints::of_all(ts), &engine).expect("the engine works") {
             return;
         }
         let views = core.views.all().into_iter();

@@ -19,7 +19,7 @@ use store::{
     ShardInput, WriteResult, Writes,
 };
 use txn::concurrency::SyncTicket;
-use txn::gc::{GcRule, SafePoints};
+use txn::gc::GcRule;
 use txn::latches::CommandId;
 use txn::mvcc::Reader;
 use txn::scheduler::{
@@ -72,9 +72,12 @@ pub(crate) struct TxnHost {
 }
 
 impl TxnHost {
-    pub(crate) fn new(region_locks_bytes: usize) -> Self {
+    /// Remembers what is on `engine`, and else nothing.
+    pub(crate) fn recall(region_locks_bytes: usize, engine: &dyn Engine) -> Self {
         // No client of a simulation makes timestamps up.
         let limits = Limits { region_locks_bytes, ahead_ms: 0, ..Limits::default() };
+        let collecting = Collecting::default();
+        collecting.state.recall(engine).expect("the engine works");
         Self {
             scheduler: Scheduler::new(limits),
             jobs: BTreeMap::new(),
@@ -82,20 +85,13 @@ impl TxnHost {
             detector: Detector::new(),
             syncs: BTreeMap::new(),
             round: Round::default(),
-            collecting: Collecting::default(),
+            collecting,
         }
     }
-}
 
-impl TxnHost {
     /// What its engine may drop.
     pub(crate) fn garbage(&self) -> Arc<dyn GarbageRule> {
         Arc::new(GcRule::new(self.collecting.state.clone()))
-    }
-
-    /// Nobody moves the safe point.
-    pub(crate) fn never_collects(&self) {
-        self.collecting.state.learn(&SafePoints::default());
     }
 }
 

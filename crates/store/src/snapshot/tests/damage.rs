@@ -134,8 +134,8 @@ fn a_table_that_the_engine_refuses() {
         let table = noise(4, 1000);
         let checksum = crc32fast::hash(&table);
         let files = vec![SnapshotFile { cf: Cf::Lock, size: 1000, checksum }];
-        let data =
-            SnapshotData { region: region.clone(), absorbed: Default::default(), files }.encode();
+        let (absorbed, collected) = Default::default();
+        let data = SnapshotData { region: region.clone(), absorbed, collected, files }.encode();
         let snapshot = raft::Snapshot { pos: POS, conf: ConfState::default(), data };
         let mut writer = target.folder.writer(region.id, &snapshot).expect("room");
         writer.write(&table).expect("written");

@@ -15,8 +15,8 @@ fn made_up() -> (raft::Snapshot, Vec<u8>) {
         checksum: crc32fast::hash(bytes),
     };
     let files = vec![file(Cf::Default, &a), file(Cf::Write, &b)];
-    let data =
-        SnapshotData { region: region(2, "b", "y"), absorbed: Default::default(), files }.encode();
+    let (region, (absorbed, collected)) = (region(2, "b", "y"), Default::default());
+    let data = SnapshotData { region, absorbed, collected, files }.encode();
     (raft::Snapshot { pos: POS, conf: ConfState::default(), data }, [a, b].concat())
 }
 
