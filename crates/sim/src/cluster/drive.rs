@@ -52,12 +52,19 @@ impl World {
         self.wake_after(slot, actor, Duration::from_micros(micros));
     }
 
+    /// It runs so much later, which is not now.
     fn wake_after(&mut self, slot: Slot, actor: Actor, delay: Duration) {
         let (at, life) = (self.now() + delay, self.nodes[slot].life);
         let Some(core) = self.nodes[slot].core() else { return };
         let wake = &mut core.wakes[actor as usize];
-        if wake.is_none_or(|wake| wake > at) {
-            *wake = Some(at);
+        if wake.is_some_and(|wake| wake <= at) {
+            return;
+        }
+        *wake = Some(at);
+        // A shard comes back to its next tick after each turn until then: one event does for all.
+        let last = &mut core.last_wakes[actor as usize];
+        if *last != Some(at) {
+            *last = (*last).max(Some(at));
             self.queue.at(at, Event::Wake(slot, life, actor));
         }
     }
