@@ -5,6 +5,10 @@ use std::process::ExitCode;
 mod cluster_command;
 mod command;
 
+/// That of the server's binary. A run takes and gives back small pieces all the time.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match command::run(&arguments) {

@@ -99,6 +99,17 @@ impl RegionView {
         self.leader.is_some_and(|leader| leader.id == self.peer.id)
     }
 
+    /// Whether the two say the same, of the same descriptor.
+    fn says(&self, other: &Self) -> bool {
+        let all = |view: &Self| {
+            let leading = (view.term, view.serves_reads, view.lease_until);
+            (view.peer, view.leader, leading, view.applied, view.generation, view.has_data)
+        };
+        all(self) == all(other)
+            && Arc::ptr_eq(&self.region, &other.region)
+            && Arc::ptr_eq(&self.traffic, &other.traffic)
+    }
+
     /// Whether a read may be answered from the engine at `now` without asking the group.
     pub fn has_lease(&self, now: Instant) -> bool {
         self.serves_reads && now < self.lease_until
@@ -205,6 +216,8 @@ struct Published {
     ranges: Ranges,
     /// Cut off a region that is led here, and without a leader as yet.
     newborn: BTreeMap<RegionId, Arc<Region>>,
+    /// How often any of it was written.
+    changes: u64,
 }
 
 impl RegionViews {
@@ -258,6 +271,17 @@ impl RegionViews {
         self.read().views.values().cloned().collect()
     }
 
+    /// A number that grows with each change: whoever has looked at all views, and finds it the same,
+    /// would see nothing new.
+    pub fn changes(&self) -> u64 {
+        self.read().changes
+    }
+
+    /// Shows all views, in the order of region ids. Nothing is published meanwhile.
+    pub fn for_each(&self, look: impl FnMut(&Arc<RegionView>)) {
+        self.read().views.values().for_each(look);
+    }
+
     /// The region with a replica here that holds `key`, given in the form in which regions are
     /// split. Never the system region.
     pub fn region_of(&self, key: &[u8]) -> Option<RegionId> {
@@ -280,7 +304,9 @@ impl RegionViews {
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Published> {
-        self.inner.write().unwrap_or_else(PoisonError::into_inner)
+        let mut published = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        published.changes += 1;
+        published
     }
 
     /// The view a request is addressed to, after the checks of store, region and
@@ -304,8 +330,12 @@ impl RegionViews {
         self.get(header.region_id).ok_or(not_found)
     }
 
-    /// Replaces a region's view, and its range. Epoch, term and applied index never go back.
+    /// Replaces a region's view, and its range. Epoch, term and applied index never go back. A view
+    /// that says what is known already disturbs nobody.
     pub(crate) fn publish(&self, view: RegionView) {
+        if self.read().views.get(&view.region.id).is_some_and(|known| known.says(&view)) {
+            return;
+        }
         let mut published = self.write();
         published.publish(view);
         self.count_newborns(&published);

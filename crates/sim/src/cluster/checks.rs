@@ -13,6 +13,7 @@
 //! that its merge counts on, and keep its end.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, StoreId, Term};
 use prost::Message;
@@ -22,6 +23,7 @@ use storage::keys;
 use storage::log::LogReader;
 use store::{
     Applied, ApplyInput, ApplyOutbox, LocalState, Milestone, Outbox, Recovered, RegionView,
+    RegionViews,
 };
 
 use super::event::Slot;
@@ -39,6 +41,8 @@ pub(crate) struct Checks {
     collects: bool,
     turns: u64,
     leaders: BTreeMap<(RegionId, Term), PeerId>,
+    /// In which life of its process, and after how many changes, all views of a node were seen.
+    seen: BTreeMap<Slot, (u64, u64)>,
     entries: BTreeMap<RegionId, BTreeMap<Index, u64>>,
     states: BTreeMap<(RegionId, Index), (u64, Slot)>,
     /// How far stores have applied regions, as they told.
@@ -53,14 +57,18 @@ pub(crate) struct Checks {
 
 /// A number for some bytes. Not for strangers.
 pub(crate) fn mix(hash: u64, bytes: &[u8]) -> u64 {
-    let mut hash = hash ^ bytes.len() as u64;
-    for chunk in bytes.chunks(8) {
-        let mut word = [0; 8];
-        word[..chunk.len()].copy_from_slice(chunk);
-        hash = (hash ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        hash ^= hash >> 29;
+    let add = |hash: u64, word: u64| {
+        let hash = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        hash ^ (hash >> 29)
+    };
+    let (words, rest) = bytes.as_chunks();
+    let hash = words
+        .iter()
+        .fold(hash ^ bytes.len() as u64, |hash, word| add(hash, u64::from_le_bytes(*word)));
+    match rest {
+        [] => hash,
+        rest => add(hash, rest.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte))),
     }
-    hash
 }
 
 /// A region begins to merge: what that counts on no power loss can take from any member.
@@ -107,6 +115,31 @@ fn check_no_lease(now: Instant, elected: &RegionView, nodes: &[Node]) {
     }
 }
 
+/// The views with a lease on a node.
+fn leases(now: Instant, node: &Node, views: &RegionViews) -> Vec<Arc<RegionView>> {
+    let (local, mut held) = (node.clock.local(now), Vec::new());
+    views.for_each(|view| {
+        if view.has_lease(local) {
+            held.push(view.clone());
+        }
+    });
+    held
+}
+
+/// The range map names the keys of each region that has a view.
+fn check_ranges(slot: Slot, views: &RegionViews) {
+    let ranges = views.ranges();
+    views.for_each(|view| {
+        let known = ranges.binary_search_by_key(&view.region.id, |(id, _)| *id);
+        let same = known.is_ok_and(|at| ranges[at].1 == view.region.range);
+        assert!(
+            view.region.id.is_system() || same,
+            "range map: {:?} on node {slot} is not in {ranges:?}",
+            view.region
+        );
+    });
+}
+
 impl Checks {
     /// `collects`: each store drops old versions of transactions in its own time.
     pub(crate) fn new(thorough: bool, collects: bool) -> Self {
@@ -127,40 +160,55 @@ impl Checks {
             }
         }
         let Some(views) = nodes[slot].views() else { return };
-        let all = views.all();
-        for view in all.iter().filter(|view| view.is_leader()) {
-            let (region, term) = (view.region.id, view.term);
-            if !self.leaders.contains_key(&(region, term)) {
-                check_no_lease(now, view, nodes);
-            }
-            let leader = self.leaders.entry((region, term)).or_insert(view.peer.id);
-            assert_eq!(*leader, view.peer.id, "one leader a term: region {region} term {term}");
+        let seen = (nodes[slot].life, views.changes());
+        if self.seen.insert(slot, seen) != Some(seen) {
+            self.one_leader_a_term(now, views, nodes);
         }
         self.turns += 1;
-        if !self.turns.is_multiple_of(LEASE_TURNS) {
+        if self.turns.is_multiple_of(LEASE_TURNS) {
+            check_ranges(slot, views);
+            self.one_lease_a_key(now, slot, views, nodes);
+        }
+    }
+
+    fn one_leader_a_term(&mut self, now: Instant, views: &RegionViews, nodes: &[Node]) {
+        let mut elected = Vec::new();
+        views.for_each(|view| {
+            if !view.is_leader() {
+                return;
+            }
+            let (region, term) = (view.region.id, view.term);
+            match self.leaders.get(&(region, term)) {
+                Some(leader) => assert_eq!(
+                    *leader, view.peer.id,
+                    "one leader a term: region {region} term {term}"
+                ),
+                None => elected.push(view.clone()),
+            }
+        });
+        for view in elected {
+            check_no_lease(now, &view, nodes);
+            self.leaders.insert((view.region.id, view.term), view.peer.id);
+        }
+    }
+
+    fn one_lease_a_key(&mut self, now: Instant, slot: Slot, views: &RegionViews, nodes: &[Node]) {
+        let ours = leases(now, &nodes[slot], views);
+        self.leases_compared += ours.len() as u64;
+        if ours.is_empty() {
             return;
         }
-        let ranges = views.ranges();
-        for view in &all {
-            let known = view.region.id.is_system()
-                || ranges.iter().any(|(id, r)| *id == view.region.id && *r == view.region.range);
-            assert!(known, "range map: {:?} on node {slot} is not in {ranges:?}", view.region);
-        }
-        let local = nodes[slot].clock.local(now);
-        for view in all.iter().filter(|view| view.has_lease(local)) {
-            self.leases_compared += 1;
-            let others = nodes.iter().enumerate().filter(|(other, _)| *other != slot);
-            for (other, node) in others {
-                let Some(views) = node.views() else { continue };
-                let theirs = node.clock.local(now);
-                for held in views.all() {
+        for (other, node) in nodes.iter().enumerate().filter(|(other, _)| *other != slot) {
+            let Some(views) = node.views() else { continue };
+            for held in leases(now, node, views) {
+                let meets = ours.iter().find(|view| {
                     let system = held.region.id.is_system() == view.region.id.is_system();
-                    let meet = system && held.region.range.overlaps(&view.region.range);
-                    assert!(
-                        !meet || !held.has_lease(theirs),
-                        "one lease a key: node {slot} {view:?} and node {other} {held:?}"
-                    );
-                }
+                    system && held.region.range.overlaps(&view.region.range)
+                });
+                assert!(
+                    meets.is_none(),
+                    "one lease a key: node {slot} {meets:?} and node {other} {held:?}"
+                );
             }
         }
     }

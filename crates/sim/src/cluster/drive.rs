@@ -52,12 +52,19 @@ impl World {
         self.wake_after(slot, actor, Duration::from_micros(micros));
     }
 
+    /// It runs so much later, which is not now.
     fn wake_after(&mut self, slot: Slot, actor: Actor, delay: Duration) {
         let (at, life) = (self.now() + delay, self.nodes[slot].life);
         let Some(core) = self.nodes[slot].core() else { return };
         let wake = &mut core.wakes[actor as usize];
-        if wake.is_none_or(|wake| wake > at) {
-            *wake = Some(at);
+        if wake.is_some_and(|wake| wake <= at) {
+            return;
+        }
+        *wake = Some(at);
+        // A shard comes back to its next tick after each turn until then: one event does for all.
+        let last = &mut core.last_wakes[actor as usize];
+        if *last != Some(at) {
+            *last = (*last).max(Some(at));
             self.queue.at(at, Event::Wake(slot, life, actor));
         }
     }
@@ -97,7 +104,8 @@ impl World {
         let (now, local) = (self.now(), self.local(slot));
         let Some(core) = self.nodes[slot].core() else { return };
         assert!(core.inbox.len() < INBOX_MAX, "bounded queues: node {slot}'s shard");
-        let mut out = Outbox::default();
+        // One for all shards: its vectors are filled again and again.
+        let mut out = std::mem::take(&mut self.outbox);
         let Core { shard, inbox, .. } = core;
         let wake = shard.turn(local, inbox, &mut out);
         if let Some(fatal) = out.fatal.take() {
@@ -111,34 +119,35 @@ impl World {
         self.drain_shard(slot, out);
     }
 
-    fn drain_shard(&mut self, slot: Slot, out: Outbox) {
+    fn drain_shard(&mut self, slot: Slot, mut out: Outbox) {
         let life = self.nodes[slot].life;
-        for message in out.send {
+        for message in out.send.drain(..) {
             if !self.effect(slot) {
                 return;
             }
             self.send(slot, message);
         }
-        for alive in out.alive {
+        for alive in out.alive.drain(..) {
             if !self.effect(slot) {
                 return;
             }
             self.send_alive(slot, alive);
         }
-        for credit in out.credits {
+        for credit in out.credits.drain(..) {
             if !self.effect(slot) {
                 return;
             }
             self.send_credit(slot, credit);
         }
-        if !out.log.is_empty() {
+        let log = std::mem::take(&mut out.log);
+        if !log.is_empty() {
             if !self.effect(slot) {
                 return;
             }
-            self.core_of(slot).log_inbox.push(out.log);
+            self.core_of(slot).log_inbox.push(log);
             self.wake(slot, Actor::Log);
         }
-        for input in out.apply {
+        for input in out.apply.drain(..) {
             if !self.effect(slot) {
                 return;
             }
@@ -148,10 +157,10 @@ impl World {
             self.core_of(slot).apply_inbox.push(input);
             self.wake(slot, Actor::Applier);
         }
-        for (reply, result) in out.replies {
+        for (reply, result) in out.replies.drain(..) {
             reply.answer(result);
         }
-        for report in out.reports {
+        for report in out.reports.drain(..) {
             if !self.effect(slot) {
                 return;
             }
@@ -160,17 +169,19 @@ impl World {
                 return;
             }
         }
-        for event in out.leading {
+        for event in out.leading.drain(..) {
             self.leading(slot, event);
         }
-        self.drain_jobs(slot, out.jobs);
+        self.drain_jobs(slot, out.jobs.drain(..));
+        assert!(out.inspected.is_empty(), "nobody inspects replicas");
+        self.outbox = out;
     }
 
     fn core_of(&mut self, slot: Slot) -> &mut Core {
         self.nodes[slot].core().expect("it takes its turn")
     }
 
-    fn drain_jobs(&mut self, slot: Slot, jobs: Vec<Job>) {
+    fn drain_jobs(&mut self, slot: Slot, jobs: impl IntoIterator<Item = Job>) {
         for job in jobs {
             if !self.effect(slot) {
                 return;

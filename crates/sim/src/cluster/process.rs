@@ -175,6 +175,8 @@ pub(crate) struct Core {
     pub(crate) range_jobs: VecDeque<Job>,
     /// When each actor will run.
     pub(crate) wakes: [Option<Instant>; Actor::ALL.len()],
+    /// The latest time for which an event wakes each actor, or has.
+    pub(crate) last_wakes: [Option<Instant>; Actor::ALL.len()],
     pub(crate) host: Host,
     pub(crate) reporter: Reporter,
     /// Keys whose holder reads before it writes.
@@ -214,6 +216,7 @@ impl Core {
             checks: VecDeque::new(),
             range_jobs: VecDeque::new(),
             wakes: [None; Actor::ALL.len()],
+            last_wakes: [None; Actor::ALL.len()],
             host: Host::default(),
             reporter: Reporter::default(),
             latches: BTreeSet::new(),

@@ -8,37 +8,18 @@ use base::Instant;
 
 use super::event::Event;
 
-struct Due {
-    at: Instant,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.number == other.number
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.number).cmp(&(other.at, other.number))
-    }
-}
+/// When an event is due, its number, and its place. Small, because a heap moves what it holds.
+type Due = (Instant, u64, usize);
 
 /// Events to come, and the time.
 #[derive(Default)]
 pub(crate) struct Queue {
     now: Instant,
     due: BinaryHeap<Reverse<Due>>,
+    /// The events themselves, which lie still until they are due.
+    places: Vec<Option<Event>>,
+    /// Places without one.
+    free: Vec<usize>,
     number: u64,
 }
 
@@ -50,7 +31,12 @@ impl Queue {
     pub(crate) fn at(&mut self, at: Instant, event: Event) {
         self.number += 1;
         let at = at.max(self.now);
-        self.due.push(Reverse(Due { at, number: self.number, event }));
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.places[place] = Some(event);
+        self.due.push(Reverse((at, self.number, place)));
     }
 
     pub(crate) fn after(&mut self, delay: Duration, event: Event) {
@@ -59,13 +45,14 @@ impl Queue {
 
     /// The next event, if there is one before `end`; time goes on to it.
     pub(crate) fn next(&mut self, end: Instant) -> Option<Event> {
-        if self.due.peek().is_none_or(|due| due.0.at > end) {
+        if self.due.peek().is_none_or(|Reverse((at, ..))| *at > end) {
             self.now = self.now.max(end);
             return None;
         }
-        let Reverse(due) = self.due.pop()?;
-        self.now = due.at;
-        Some(due.event)
+        let Reverse((at, _, place)) = self.due.pop()?;
+        self.now = at;
+        self.free.push(place);
+        self.places[place].take()
     }
 
     /// How many wait.

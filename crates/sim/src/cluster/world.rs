@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use base::{Instant, Prng, RegionId, StoreId, Term};
 use bytes::Bytes;
-use store::{RaftMessage, ShardInput, SnapshotCredit, StoreAlive, WriteResult};
+use store::{Outbox, RaftMessage, ShardInput, SnapshotCredit, StoreAlive, WriteResult};
 use txn::latches::CommandId;
 use txn::scheduler::Flight;
 
@@ -87,6 +87,8 @@ pub(crate) struct World {
     pub(crate) fates: Fates,
     /// When the last request comes a second time.
     pub(crate) last_encore: Instant,
+    /// Empty between turns of shards.
+    pub(crate) outbox: Outbox,
     waits: BTreeMap<u64, (Slot, u64, Wait)>,
     calls: BTreeMap<CallId, Pending>,
     numbers: u64,
@@ -127,6 +129,7 @@ impl World {
             recorder: Recorder::default(),
             fates: Fates::default(),
             last_encore: Instant::ZERO,
+            outbox: Outbox::default(),
             waits: BTreeMap::new(),
             calls: BTreeMap::new(),
             numbers: 0,

@@ -122,6 +122,9 @@ impl Replica {
     }
 
     pub(super) fn flush_proposals(&mut self, out: &mut Outbox) {
+        if self.queue.is_empty() {
+            return;
+        }
         let mut queue = std::mem::take(&mut self.queue);
         self.refuse_late(&mut queue, out);
         // All of them are parts of a flashback, or none is.

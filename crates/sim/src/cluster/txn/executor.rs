@@ -213,6 +213,9 @@ impl Executor {
 
     /// Tasks that are to be polled, and were not told so before.
     pub(crate) fn take_woken(&mut self) -> Vec<TaskId> {
+        if self.tasks.is_empty() {
+            return Vec::new();
+        }
         let woken = std::mem::take(&mut *self.woken.lock().expect("one thread"));
         let mut due = Vec::new();
         for id in woken {
