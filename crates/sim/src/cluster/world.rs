@@ -21,7 +21,7 @@ use super::process::{Node, Results};
 use super::queue::Queue;
 use super::totals::Totals;
 use super::trace::Trace;
-use super::txn::{Executor, Fates, Recorder, TxnReading};
+use super::txn::{Executor, Fates, Floors, Recorder, Seen, TxnReading};
 
 pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) executor: Executor,
     pub(crate) recorder: Recorder,
     pub(crate) fates: Fates,
+    pub(crate) floors: Floors,
+    pub(crate) seen: Seen,
     /// When the last request comes a second time.
     pub(crate) last_encore: Instant,
     waits: BTreeMap<u64, (Slot, u64, Wait)>,
@@ -126,6 +128,8 @@ impl World {
             executor: Executor::default(),
             recorder: Recorder::default(),
             fates: Fates::default(),
+            floors: Floors::default(),
+            seen: Seen::default(),
             last_encore: Instant::ZERO,
             waits: BTreeMap::new(),
             calls: BTreeMap::new(),

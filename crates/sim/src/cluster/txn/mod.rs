@@ -16,12 +16,14 @@
 //! | leaders come, hand over and go | `leading` |
 //! | how far followers know the past; old versions go | `past`, `gc` |
 //! | a transaction has one fate; no lock stays | `fates`, `locks` |
+//! | computed timestamps are above all looks; what was read is so for ever | `floors`, `seen` |
 
 mod answers;
 mod clients;
 mod detect;
 mod executor;
 mod fates;
+mod floors;
 mod gc;
 mod host;
 mod leading;
@@ -30,6 +32,7 @@ mod locks;
 mod past;
 mod reads;
 mod recorder;
+mod seen;
 
 use std::time::Duration;
 
@@ -49,6 +52,7 @@ pub(crate) use self::detect::Detection;
 use self::executor::{Ask, Route};
 pub(crate) use self::executor::{Executor, LeafId, TaskId};
 pub(crate) use self::fates::Fates;
+pub(crate) use self::floors::Floors;
 pub(crate) use self::gc::hash_live;
 pub(crate) use self::host::TxnHost;
 use self::host::{header_of, read_from};
@@ -56,6 +60,7 @@ use self::link::SimLink;
 use self::reads::Wanted;
 pub(crate) use self::reads::{Announcement, TxnReading};
 pub(crate) use self::recorder::Recorder;
+pub(crate) use self::seen::Seen;
 use super::event::{CallId, Caller, Event, Purpose, Reply, Request, Slot};
 use super::world::{World, ms};
 
