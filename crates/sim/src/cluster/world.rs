@@ -506,6 +506,9 @@ impl World {
         self.totals.messages += 1;
         let now = self.now();
         self.trace.line(now, Some(from), Some(credit.region_id), "room", || format!("{credit:?}"));
+        if credit.asks {
+            self.merge_meanwhile(from, credit.region_id);
+        }
         let (first, second) = self.network.between(from, to);
         for delay in [first, second].into_iter().flatten() {
             self.queue.after(delay, Event::Credit(to, credit));

@@ -91,6 +91,8 @@ pub(crate) struct TxnPlan {
     /// Timestamps follow the clock in steps of so many milliseconds. Within one they are numbers
     /// without a gap, so that a commit timestamp that a store computes is often somebody's start.
     pub(crate) stamp_step_ms: u64,
+    /// One transaction in so many reads at any replica; as often as other clients do if zero.
+    pub(crate) anywhere: u64,
     /// Accounts of the bank, and places for notes.
     pub(crate) places: u64,
     /// What clients do how often.
@@ -137,7 +139,7 @@ impl World {
             think: self.plan.think.min(plan.think_max),
             lock_ttl: plan.lock_ttl,
             version_life: plan.version_life,
-            anywhere: self.plan.replica_reads,
+            anywhere: if plan.anywhere > 0 { plan.anywhere } else { self.plan.replica_reads },
             wishes: plan.wishes,
         })
     }
@@ -407,6 +409,7 @@ impl TxnPlan {
             late: pick(prng, &[0, 0, 16]),
             late_by: ms(pick(prng, &[30, 300, 3_000])),
             stamp_step_ms: pick(prng, &[1, 50]),
+            anywhere: 0,
             places: 6,
             wishes: Wishes { lists: 5, transfers: 3, notes: 2, looks: 2 },
         };
@@ -429,6 +432,7 @@ impl TxnPlan {
             late: pick(prng, &[3, 6]),
             late_by: ms(pick(prng, &[100, 300, 1_000])),
             stamp_step_ms: pick(prng, &[5, 50]),
+            anywhere: pick(prng, &[0, 2]),
             places: 3,
             wishes: all[prng.below(all.len() as u64) as usize],
             ..self
