@@ -307,12 +307,15 @@ impl World {
         let job = nodes[slot].core().and_then(|core| core.txn.jobs.get_mut(&id));
         let job = job.expect("it just ran");
         job.too_low = floors.too_low(&job.command, mutations);
-        let header = job.header;
+        let (header, is_computed) = (job.header, job.command.needs_synced_max_ts());
         let writes = writes_of(mutations);
         let number = self.wait(slot, Wait::Txn(id, Box::new((outcome, flight))));
         let reply = reply_to(&self.results, number);
         self.checks.promises.computed(mutations, run.under.term);
         let only_in_term = Some(run.under.term);
+        if is_computed {
+            self.shows_locks(slot);
+        }
         self.tell(slot, ShardInput::Propose(Proposal { header, writes, only_in_term, reply }));
     }
 
@@ -358,6 +361,9 @@ impl World {
         self.totals.txn_commands += 1;
         self.fates.answered(&job.command, &outcome);
         self.floors.answered(&job.command, &outcome);
+        if matches!(job.command, Command::CheckTxnStatus(_)) {
+            self.looked_at(slot, job.header.region_id);
+        }
         self.tell_client(slot, job.call, answers::answered(job.kind, outcome));
     }
 

@@ -13,7 +13,7 @@
 //! | what clients do; what they saw | `clients`, `recorder` |
 //! | a store serves commands, and reads | `host`, `reads`, `answers` |
 //! | who waits for whom in the cluster | `detect` |
-//! | leaders come, hand over and go | `leading` |
+//! | leaders come, hand over and go, at the worst moment | `leading`, `moments` |
 //! | how far followers know the past; old versions go | `past`, `gc` |
 //! | a transaction has one fate; no lock stays | `fates`, `locks` |
 //! | computed timestamps are above all looks; what was read is so for ever | `floors`, `seen` |
@@ -29,6 +29,7 @@ mod host;
 mod leading;
 mod link;
 mod locks;
+mod moments;
 mod past;
 mod reads;
 mod recorder;
@@ -93,6 +94,9 @@ pub(crate) struct TxnPlan {
     pub(crate) stamp_step_ms: u64,
     /// One transaction in so many reads at any replica; as often as other clients do if zero.
     pub(crate) anywhere: u64,
+    /// One read or status check in so many is followed by a new leader of its region, who hears late
+    /// from the placement driver; none if zero.
+    pub(crate) restless: u64,
     /// Accounts of the bank, and places for notes.
     pub(crate) places: u64,
     /// What clients do how often.
@@ -410,6 +414,7 @@ impl TxnPlan {
             late_by: ms(pick(prng, &[30, 300, 3_000])),
             stamp_step_ms: pick(prng, &[1, 50]),
             anywhere: 0,
+            restless: 0,
             places: 6,
             wishes: Wishes { lists: 5, transfers: 3, notes: 2, looks: 2 },
         };
@@ -433,6 +438,7 @@ impl TxnPlan {
             late_by: ms(pick(prng, &[100, 300, 1_000])),
             stamp_step_ms: pick(prng, &[5, 50]),
             anywhere: pick(prng, &[0, 2]),
+            restless: pick(prng, &[0, 12]),
             places: 3,
             wishes: all[prng.below(all.len() as u64) as usize],
             ..self

@@ -309,6 +309,7 @@ impl World {
         self.totals.txn_past_reads += u64::from(matches!(reading.from, ReadFrom::Past(_)));
         let (reply, sights) = *taken;
         self.note_read(&reading, sights);
+        self.looked_at(slot, reading.header.region_id);
         self.answer_read(slot, reading.call, reply);
     }
 
