@@ -11,7 +11,7 @@
 //! | --- | --- |
 //! | a node has what changes a region, and not heard of its commit | it hears nothing, or ends |
 //! | a snapshot was made, or its files were damaged | a crowd |
-//! | a member waits for a snapshot, for which its leader asks on and on | a merge, of the region or into it, while who takes it over is slow |
+//! | a member waits for a snapshot, on and on | a merge, into somebody who is slow |
 
 use std::sync::Arc;
 

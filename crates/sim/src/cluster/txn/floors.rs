@@ -8,7 +8,7 @@
 //! | who looked | why it relies on it |
 //! | --- | --- |
 //! | a read | it did not see the commit |
-//! | a question for the fate of a transaction | it was told that it commits above the asker, or a rollback is recorded, in whose place no commit may come |
+//! | who asked what became of a lock | it commits above him, or never, and its record stays |
 //! | who looked for locks | there is none up to its timestamp |
 //!
 //! What counts is the order in which they were answered and the timestamp was computed. And whoever
@@ -124,5 +124,44 @@ fn computed(mutation: &Mutation, start_ts: TimeStamp) -> Option<(Bytes, TimeStam
             is_own.then(|| (key.slice_ref(name), at))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use txn::actions::Prewrite;
+    use txn::mvcc::LockKind;
+
+    use super::*;
+
+    fn lock(key: &Key, min_commit_ts: u64) -> Mutation {
+        let mut lock = Lock::new(LockKind::Put, key.user().clone(), TimeStamp(5), 100);
+        lock.secondaries = Some(Vec::new());
+        lock.min_commit_ts = TimeStamp(min_commit_ts);
+        Mutation::Put { cf: Cf::Lock, key: key.region(), value: lock.encode().into() }
+    }
+
+    #[test]
+    fn what_is_computed_is_above_all_looks_at_the_key() {
+        let prewrite = Prewrite { start_ts: TimeStamp(5), ..Prewrite::default() };
+        let (command, mut floors) = (Command::Prewrite(prewrite), Floors::default());
+        let key = Key::new("a");
+        floors.seen(&key, TimeStamp(50));
+        floors.seen(&key, TimeStamp(40));
+        floors.seen(&Key::new("b"), TimeStamp(90));
+        floors.seen(&key, TimeStamp::MAX);
+        assert_eq!(floors.too_low(&command, &[lock(&key, 51)]), None);
+        assert!(floors.too_low(&command, &[lock(&key, 50)]).is_some());
+        floors.seen_all(KeyRange::all(), (TimeStamp(60), "a scan"));
+        assert!(floors.too_low(&command, &[lock(&key, 60)]).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "who is told so is committed above")]
+    fn who_was_pushed_commits_above() {
+        let mut floors = Floors::default();
+        floors.pushed.insert(TimeStamp(5), TimeStamp(50));
+        floors.committed(TimeStamp(5), TimeStamp(51));
+        floors.committed(TimeStamp(5), TimeStamp(50));
     }
 }

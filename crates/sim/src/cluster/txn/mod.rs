@@ -94,8 +94,8 @@ pub(crate) struct TxnPlan {
     pub(crate) stamp_step_ms: u64,
     /// One transaction in so many reads at any replica; as often as other clients do if zero.
     pub(crate) anywhere: u64,
-    /// One read or status check in so many is followed by a new leader of its region, who hears late
-    /// from the placement driver; none if zero.
+    /// One read or status check in so many is followed by a new leader of its region, who hears
+    /// late from the placement driver; none if zero.
     pub(crate) restless: u64,
     /// Accounts of the bank, and places for notes.
     pub(crate) places: u64,

@@ -2,8 +2,10 @@
 //!
 //! | moment | what meets it |
 //! | --- | --- |
-//! | somebody has looked, and relies on it | another one leads, and hears late how late anybody may have looked |
-//! | a commit that needs no second phase is on its way | the logs of all others stand still, so that it is shown for long, and reads at replicas come meanwhile |
+//! | somebody has looked | another one leads, and hears late what may have been read |
+//! | a commit without a second phase is on its way | the logs of all others stand still |
+//!
+//! The latter is shown for long then, and reads at replicas come meanwhile.
 
 use std::time::Duration;
 
