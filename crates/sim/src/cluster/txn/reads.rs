@@ -330,7 +330,7 @@ impl World {
                 self.floors.seen_all(range, (*max_ts, "who looked for locks"));
             }
         }
-        self.seen.answered(read, sights);
+        self.seen.answered(read, sights, self.fates.safe_point());
     }
 }
 

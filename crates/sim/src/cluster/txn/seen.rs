@@ -67,9 +67,15 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// A read was answered.
-    pub(super) fn answered(&mut self, read: &ReadOptions, sights: Vec<Sight>) {
-        if read.isolation != Isolation::Snapshot {
+    /// A read was answered. Some of what lies below `safe_point` may be collected already, and
+    /// whoever got his data from there may not know.
+    pub(super) fn answered(
+        &mut self,
+        read: &ReadOptions,
+        sights: Vec<Sight>,
+        safe_point: TimeStamp,
+    ) {
+        if read.isolation != Isolation::Snapshot || read.ts < safe_point {
             return;
         }
         for Sight { key, found } in sights {
