@@ -11,6 +11,7 @@
 //! | --- | --- |
 //! | a node has what changes a region, and not heard of its commit | it hears nothing, or ends |
 //! | a snapshot was made, or its files were damaged | a crowd |
+//! | a member waits for a snapshot, on and on | a merge, into somebody who is slow |
 
 use std::sync::Arc;
 
@@ -36,6 +37,9 @@ const MERGE_DOUBTS: u64 = 8;
 /// Of so many snapshots that are made, and of so many that are damaged, one meets a crowd.
 const MADE: u64 = 12;
 const DAMAGED: u64 = 2;
+
+/// Of so many questions whether a store has room for a snapshot one meets a merge.
+const MEANWHILE: u64 = 3;
 
 impl World {
     /// Several requests instead of one.
@@ -158,6 +162,26 @@ impl World {
     fn merge_later(&mut self, region: RegionId, tries: u8) {
         let after = ms(50 + self.prng.below(600));
         self.queue.after(after, Event::MergeAgain(region, tries));
+    }
+
+    /// A member waits for a snapshot of a region that is led here. It may have lost what it had,
+    /// when its log counts still: the region merges all the same, or a neighbour merges into it.
+    pub(crate) fn merge_meanwhile(&mut self, slot: Slot, region: RegionId) {
+        let may = self.plan.options.admin.contains(&AdminKind::Merge) && !region.is_system();
+        let wanted = may && self.plan.merges_meanwhile && !self.healing;
+        if !wanted || !self.prng.one_in(MEANWHILE) {
+            return;
+        }
+        let view = self.nodes[slot].views().and_then(|views| views.get(region));
+        let Some(other) = view.and_then(|view| self.some_neighbour(&view.region)) else { return };
+        let merges = if self.prng.one_in(4) { other.id } else { region };
+        let soon = ms(self.prng.below(40));
+        self.queue.after(soon, Event::MergeAgain(merges, 2));
+        let led = self.leader_of(other.id).filter(|(at, _)| *at != slot);
+        if let Some((at, _)) = led.filter(|_| self.plan.faults.contains(&Fault::Stall)) {
+            let until = self.now() + ms(20 + self.prng.below(1_500));
+            self.nodes[at].stalled = Some((Actor::Applier, until));
+        }
     }
 
     /// The region is to become a part of a neighbour, if it has not.

@@ -10,7 +10,7 @@
 //! After turns of an applier and at each start: descriptor and data are what the log says at the
 //! applied index (`model` executes it), and the same on every store that ever stood there: running,
 //! restarted, after a power loss, from a snapshot. Of a region that merges all members have the log
-//! that its merge counts on, and keep its end.
+//! that its merge counts on, and keep its end, and nobody copies it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,11 +18,11 @@ use std::sync::Arc;
 use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, StoreId, Term};
 use prost::Message;
 use proto::raft_serverpb;
-use storage::engine::{Cf, Engine, IterOptions};
+use storage::engine::{Cf, Engine, IterOptions, Snapshot};
 use storage::keys;
 use storage::log::LogReader;
 use store::{
-    Applied, ApplyInput, ApplyOutbox, LocalState, Milestone, Outbox, Recovered, RegionView,
+    Applied, ApplyInput, ApplyOutbox, Job, LocalState, Milestone, Outbox, Recovered, RegionView,
     RegionViews,
 };
 
@@ -237,6 +237,7 @@ impl Checks {
     pub(crate) fn after_applier(&mut self, slot: Slot, node: &Node, out: &ApplyOutbox) {
         self.promises.after_applier(node, out);
         self.ends_where_its_log_does(node, out);
+        merges_are_not_copied(slot, out);
         let machine = &node.machine;
         let mut seen = BTreeSet::new();
         for applied in out.applied.iter().rev() {
@@ -288,7 +289,7 @@ impl Checks {
         let end = self.model.end(id).filter(|end| applied.index >= end.commit);
         let (Some(end), Some(store)) = (end, node.store_id) else { return };
         let came = self.installed.get(&(store, id)).is_some_and(|at| *at > end.min_index);
-        if !came && merges_since(&node.machine, id) == Some(end.commit) {
+        if !came && merges_since(&*node.machine.engine.snapshot(), id) == Some(end.commit) {
             let (forgets, keeps) = (applied.truncated.0, end.min_index);
             assert!(forgets <= keeps, "the end of a log: region {id} forgets {forgets} > {keeps}");
         }
@@ -360,9 +361,20 @@ pub(crate) fn takes_part(local: LocalState) -> bool {
     matches!(local, LocalState::Normal | LocalState::Merging)
 }
 
+/// No snapshot is made of a region that merges: whoever took it would lead a region that is about
+/// to be somebody else's.
+fn merges_are_not_copied(slot: Slot, out: &ApplyOutbox) {
+    for job in &out.jobs {
+        if let Job::BuildSnapshot(build) = job {
+            let (id, since) = (build.region.id, merges_since(&*build.snapshot, build.region.id));
+            assert!(since.is_none(), "what merges is not copied: region {id} on node {slot}");
+        }
+    }
+}
+
 /// The entry since which the region waits to become a part of another one.
-fn merges_since(machine: &Machine, id: RegionId) -> Option<Index> {
-    let record = machine.engine.get(Cf::Raft, &keys::region_state_key(id)).expect("readable")?;
+fn merges_since(snapshot: &dyn Snapshot, id: RegionId) -> Option<Index> {
+    let record = snapshot.get(Cf::Raft, &keys::region_state_key(id)).expect("readable")?;
     let record = raft_serverpb::RegionLocalState::decode(record).expect("sound");
     let waits = record.state() == raft_serverpb::PeerState::Merging;
     record.merge_state.filter(|_| waits).map(|merge| merge.commit)

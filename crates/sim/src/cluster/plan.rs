@@ -107,6 +107,8 @@ pub(crate) struct Plan {
     /// Within which a shard, and an applier, takes its turn: what comes meanwhile is one turn.
     pub(crate) shard_delay: Duration,
     pub(crate) apply_delay: Duration,
+    /// Regions of which a member waits for a snapshot are asked to merge, on and on.
+    pub(crate) merges_meanwhile: bool,
     /// How long the files of a snapshot may take beside.
     pub(crate) snapshot_delay: Duration,
     /// Transactional clients, where the options want them.
@@ -151,6 +153,7 @@ impl Plan {
             replica_reads: pick(prng, &[0, 3, 10]),
             shard_delay: Duration::from_micros(pick(prng, &[20, 20, 20, 4_000])),
             apply_delay: Duration::from_micros(pick(prng, &[20, 20, 4_000, 40_000])),
+            merges_meanwhile: prng.one_in(2),
             snapshot_delay: ms(pick(prng, &[1, 500, 4_000, 8_000])),
             txn: draws_transactions(options, prng).then(|| TxnPlan::draw(prng)),
             options: options.clone(),

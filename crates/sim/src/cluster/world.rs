@@ -21,7 +21,7 @@ use super::process::{Node, Results};
 use super::queue::Queue;
 use super::totals::Totals;
 use super::trace::Trace;
-use super::txn::{Executor, Fates, Recorder, TxnReading};
+use super::txn::{Executor, Fates, Floors, Recorder, Seen, TxnReading};
 
 pub(crate) fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -85,6 +85,8 @@ pub(crate) struct World {
     pub(crate) executor: Executor,
     pub(crate) recorder: Recorder,
     pub(crate) fates: Fates,
+    pub(crate) floors: Floors,
+    pub(crate) seen: Seen,
     /// When the last request comes a second time.
     pub(crate) last_encore: Instant,
     /// Empty between turns of shards.
@@ -128,6 +130,8 @@ impl World {
             executor: Executor::default(),
             recorder: Recorder::default(),
             fates: Fates::default(),
+            floors: Floors::default(),
+            seen: Seen::default(),
             last_encore: Instant::ZERO,
             outbox: Outbox::default(),
             waits: BTreeMap::new(),
@@ -505,6 +509,9 @@ impl World {
         self.totals.messages += 1;
         let now = self.now();
         self.trace.line(now, Some(from), Some(credit.region_id), "room", || format!("{credit:?}"));
+        if credit.asks {
+            self.merge_meanwhile(from, credit.region_id);
+        }
         let (first, second) = self.network.between(from, to);
         for delay in [first, second].into_iter().flatten() {
             self.queue.after(delay, Event::Credit(to, credit));

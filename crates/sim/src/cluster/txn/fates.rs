@@ -79,6 +79,11 @@ impl Fates {
         self.safe_point = self.safe_point.max(below);
     }
 
+    /// What lies below may be collected: somewhere it is.
+    pub(super) fn safe_point(&self) -> TimeStamp {
+        self.safe_point
+    }
+
     fn learn(&mut self, start_ts: TimeStamp, fate: Fate, by: &'static str) {
         let (before, first) = self.told.entry(start_ts).or_insert((fate, by));
         match before.and(fate) {
@@ -191,20 +196,32 @@ impl World {
         view: &RegionView,
         rollbacks: &mut BTreeSet<(Key, TimeStamp)>,
     ) {
-        let engine = self.nodes[slot].machine.engine.clone();
-        let snapshot = engine.snapshot();
+        for (key, at, write) in self.records_of(slot, view) {
+            if write.rolls_back(at, at) {
+                rollbacks.insert((key, at));
+            }
+            self.fates.read(at, &write);
+            if write.kind != WriteKind::Rollback {
+                self.floors.committed(write.start_ts, at);
+            }
+        }
+    }
+
+    /// All records of a region, those of a key together and the newest of them first.
+    pub(super) fn records_of(&self, slot: Slot, view: &RegionView) -> Vec<(Key, TimeStamp, Write)> {
+        let snapshot = self.nodes[slot].machine.engine.snapshot();
         let (start, end) = keys::data_range(view.region.id, &view.region.range);
         let options = IterOptions::within(base::KeyRange::new(start, end));
         let mut cursor = snapshot.iter(Cf::Write, options).expect("readable");
         let mut valid = cursor.seek_to_first().expect("readable");
+        let mut found = Vec::new();
         while valid {
             let (key, at) = split_versioned(cursor.key()).expect("keys are sound");
+            let key = Key::from_data(key).expect("keys are sound");
             let write = Write::decode(cursor.value()).expect("records are sound");
-            if write.rolls_back(at, at) {
-                rollbacks.insert((Key::from_data(key).expect("keys are sound"), at));
-            }
-            self.fates.read(at, &write);
+            found.push((key, at, write));
             valid = cursor.next().expect("readable");
         }
+        found
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Job {
     ticket: Option<Ticket>,
     /// While it runs.
     run: Option<Run>,
+    /// What is wrong with a timestamp that it computed, should it come to count.
+    too_low: Option<String>,
 }
 
 /// What a command that was let in runs on.
@@ -136,7 +138,8 @@ impl World {
         };
         let id = submitted.ticket.id();
         let ticket = Some(submitted.ticket);
-        core.txn.jobs.insert(id, Job { call, header, kind, command, ticket, run: None });
+        let job = Job { call, header, kind, command, ticket, run: None, too_low: None };
+        core.txn.jobs.insert(id, job);
         if submitted.granted {
             self.let_in(slot, id);
         }
@@ -296,12 +299,19 @@ impl World {
             mutations.iter().all(|mutation| mutation.key_outside(range).is_none()),
             "a command writes in its region"
         );
-        let header = self.job(slot, id).expect("it just ran").header;
+        let Self { nodes, floors, .. } = self;
+        let job = nodes[slot].core().and_then(|core| core.txn.jobs.get_mut(&id));
+        let job = job.expect("it just ran");
+        job.too_low = floors.too_low(&job.command, mutations);
+        let (header, is_computed) = (job.header, job.command.needs_synced_max_ts());
         let writes = writes_of(mutations);
         let number = self.wait(slot, Wait::Txn(id, Box::new((outcome, flight))));
         let reply = reply_to(&self.results, number);
         self.checks.promises.computed(mutations, run.under.term);
         let only_in_term = Some(run.under.term);
+        if is_computed {
+            self.shows_locks(slot);
+        }
         self.tell(slot, ShardInput::Propose(Proposal { header, writes, only_in_term, reply }));
     }
 
@@ -318,6 +328,10 @@ impl World {
         match result {
             Ok(()) => {
                 core.txn.scheduler.applied(local, flight);
+                let job = core.txn.jobs.get(&id);
+                if let Some(what) = job.and_then(|job| job.too_low.as_ref()) {
+                    panic!("computed commits are above all who looked: {what}");
+                }
                 self.end_with(slot, id, outcome);
             }
             Err(error) => {
@@ -342,6 +356,10 @@ impl World {
         let Some(job) = self.forget_job(slot, id) else { return };
         self.totals.txn_commands += 1;
         self.fates.answered(&job.command, &outcome);
+        self.floors.answered(&job.command, &outcome);
+        if matches!(job.command, Command::CheckTxnStatus(_)) {
+            self.looked_at(slot, job.header.region_id);
+        }
         self.tell_client(slot, job.call, answers::answered(job.kind, outcome));
     }
 

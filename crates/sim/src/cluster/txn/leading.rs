@@ -41,7 +41,12 @@ impl World {
         let Some(core) = self.nodes[slot].core() else { return };
         if let Some(ticket) = core.txn.scheduler.leads(under) {
             core.txn.syncs.insert(under.region, ticket);
-            self.ask_max_ts(slot, under.region);
+            let late = self.late_to_sync();
+            if late.is_zero() {
+                return self.ask_max_ts(slot, under.region);
+            }
+            let (life, timer) = (self.nodes[slot].life, Timer::MaxTs(under.region));
+            self.queue.after(late, Event::Timer(slot, life, timer));
         }
     }
 

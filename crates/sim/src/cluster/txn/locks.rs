@@ -23,5 +23,6 @@ impl World {
             assert!(locks.is_empty(), "no lock stays: node {slot}: {locks:?}");
         }
         self.check_fates(&led);
+        self.check_seen(&led);
     }
 }

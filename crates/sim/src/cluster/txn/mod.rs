@@ -13,23 +13,27 @@
 //! | what clients do; what they saw | `clients`, `recorder` |
 //! | a store serves commands, and reads | `host`, `reads`, `answers` |
 //! | who waits for whom in the cluster | `detect` |
-//! | leaders come, hand over and go | `leading` |
+//! | leaders come, hand over and go, at the worst moment | `leading`, `moments` |
 //! | how far followers know the past; old versions go | `past`, `gc` |
 //! | a transaction has one fate; no lock stays | `fates`, `locks` |
+//! | computed timestamps are above all looks; what was read is so for ever | `floors`, `seen` |
 
 mod answers;
 mod clients;
 mod detect;
 mod executor;
 mod fates;
+mod floors;
 mod gc;
 mod host;
 mod leading;
 mod link;
 mod locks;
+mod moments;
 mod past;
 mod reads;
 mod recorder;
+mod seen;
 
 use std::time::Duration;
 
@@ -49,6 +53,7 @@ pub(crate) use self::detect::Detection;
 use self::executor::{Ask, Route};
 pub(crate) use self::executor::{Executor, LeafId, TaskId};
 pub(crate) use self::fates::Fates;
+pub(crate) use self::floors::Floors;
 pub(crate) use self::gc::hash_live;
 pub(crate) use self::host::TxnHost;
 use self::host::{header_of, read_from};
@@ -56,6 +61,7 @@ use self::link::SimLink;
 use self::reads::Wanted;
 pub(crate) use self::reads::{Announcement, TxnReading};
 pub(crate) use self::recorder::Recorder;
+pub(crate) use self::seen::Seen;
 use super::event::{CallId, Caller, Event, Purpose, Reply, Request, Slot};
 use super::world::{World, ms};
 
@@ -86,6 +92,11 @@ pub(crate) struct TxnPlan {
     /// Timestamps follow the clock in steps of so many milliseconds. Within one they are numbers
     /// without a gap, so that a commit timestamp that a store computes is often somebody's start.
     pub(crate) stamp_step_ms: u64,
+    /// One transaction in so many reads at any replica; as often as other clients do if zero.
+    pub(crate) anywhere: u64,
+    /// One read or status check in so many is followed by a new leader of its region, who hears
+    /// late from the placement driver; none if zero.
+    pub(crate) restless: u64,
     /// Accounts of the bank, and places for notes.
     pub(crate) places: u64,
     /// What clients do how often.
@@ -132,7 +143,7 @@ impl World {
             think: self.plan.think.min(plan.think_max),
             lock_ttl: plan.lock_ttl,
             version_life: plan.version_life,
-            anywhere: self.plan.replica_reads,
+            anywhere: if plan.anywhere > 0 { plan.anywhere } else { self.plan.replica_reads },
             wishes: plan.wishes,
         })
     }
@@ -402,6 +413,8 @@ impl TxnPlan {
             late: pick(prng, &[0, 0, 16]),
             late_by: ms(pick(prng, &[30, 300, 3_000])),
             stamp_step_ms: pick(prng, &[1, 50]),
+            anywhere: 0,
+            restless: 0,
             places: 6,
             wishes: Wishes { lists: 5, transfers: 3, notes: 2, looks: 2 },
         };
@@ -424,6 +437,8 @@ impl TxnPlan {
             late: pick(prng, &[3, 6]),
             late_by: ms(pick(prng, &[100, 300, 1_000])),
             stamp_step_ms: pick(prng, &[5, 50]),
+            anywhere: pick(prng, &[0, 2]),
+            restless: pick(prng, &[0, 12]),
             places: 3,
             wishes: all[prng.below(all.len() as u64) as usize],
             ..self

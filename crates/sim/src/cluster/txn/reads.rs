@@ -14,12 +14,13 @@ use store::{
 use txn::actions::scan_lock;
 use txn::concurrency::ReadRefused;
 use txn::gc::GcState;
-use txn::mvcc::{Key, ReadOptions, Reader, Scan};
+use txn::mvcc::{Isolation, Key, ReadOptions, Reader, Scan};
 use txn::scheduler::Under;
 use txn::wire::replies;
 use txn::{KeyError, TxnError};
 
 use super::answers::{self, Kind};
+use super::seen::{self, Sight};
 use crate::cluster::event::{CallId, Caller, Event, Purpose, Reply, Request, Slot};
 use crate::cluster::looks::Leave;
 use crate::cluster::process::reply_to;
@@ -44,7 +45,7 @@ pub(crate) struct TxnReading {
     pub(super) read: ReadOptions,
     pub(super) wanted: Wanted,
     leave: Option<Leave>,
-    taken: Option<Box<StoreReply>>,
+    taken: Option<Box<(StoreReply, Vec<Sight>)>>,
 }
 
 /// What a replica asks of its leader before it reads.
@@ -289,11 +290,11 @@ impl World {
             let snapshot = engine.snapshot();
             let mut reader = Reader::new(&*snapshot, &region).with_memory_locks(&memory);
             match take(&mut reader, &reading) {
-                Ok(reply) => {
+                Ok(taken) => {
                     if let Err(error) = core.look_again(leave, local) {
                         return self.refuse_region(slot, reading.call, reading.kind, &error);
                     }
-                    reading.taken = Some(Box::new(reply));
+                    reading.taken = Some(Box::new(taken));
                     return self.read_txn_soon(slot, reading);
                 }
                 Err(error) => {
@@ -306,34 +307,70 @@ impl World {
         }
         self.totals.txn_reads += 1;
         self.totals.txn_past_reads += u64::from(matches!(reading.from, ReadFrom::Past(_)));
-        self.answer_read(slot, reading.call, *taken);
+        let (reply, sights) = *taken;
+        self.note_read(&reading, sights);
+        self.looked_at(slot, reading.header.region_id);
+        self.answer_read(slot, reading.call, reply);
+    }
+
+    /// A read is answered: others rely on it.
+    fn note_read(&mut self, reading: &TxnReading, sights: Vec<Sight>) {
+        let (read, view) = (&reading.read, reading.leave.as_ref().expect("it was let in").view());
+        let whole = &view.region.range;
+        match &reading.wanted {
+            _ if read.isolation != Isolation::Snapshot => {}
+            Wanted::Key(_) | Wanted::Keys(_) => {
+                sights.iter().for_each(|sight| self.floors.seen(&sight.key, read.ts));
+            }
+            Wanted::Scan(_, range) => {
+                self.floors.seen_all(whole.intersect(range), (read.ts, "a scan"));
+            }
+            Wanted::Locks { start, end, max_ts, .. } => {
+                let range = whole.intersect(&region_range(start, end));
+                self.floors.seen_all(range, (*max_ts, "who looked for locks"));
+            }
+        }
+        self.seen.answered(read, sights, self.fates.safe_point());
     }
 }
 
-fn take(reader: &mut Reader<'_>, reading: &TxnReading) -> Result<StoreReply, TxnError> {
+/// The answer, and what it says of which key.
+fn take(
+    reader: &mut Reader<'_>,
+    reading: &TxnReading,
+) -> Result<(StoreReply, Vec<Sight>), TxnError> {
     let read = &reading.read;
     Ok(match &reading.wanted {
         Wanted::Key(key) => {
             let found = match reader.get(key, read) {
-                Err(TxnError::Key(error)) => return Ok(answers::failed(reading.kind, &error)),
+                Err(TxnError::Key(error)) => {
+                    return Ok((answers::failed(reading.kind, &error), Vec::new()));
+                }
                 found => found?,
             };
+            let sight = Sight { key: key.clone(), found: found.clone() };
             let not_found = found.is_none();
             let value = found.map(|found| found.value).unwrap_or_default();
-            StoreReply::KvGet(kv::GetResponse { value, not_found, ..Default::default() })
+            let answer = kv::GetResponse { value, not_found, ..Default::default() };
+            (StoreReply::KvGet(answer), vec![sight])
         }
         Wanted::Keys(keys) => {
-            let pairs = replies::pairs(reader.batch_get(keys, read)?, false);
-            StoreReply::KvBatchGet(kv::BatchGetResponse { pairs, ..Default::default() })
+            let rows = reader.batch_get(keys, read)?;
+            let sights = seen::of_keys(keys, &rows);
+            let pairs = replies::pairs(rows, false);
+            (StoreReply::KvBatchGet(kv::BatchGetResponse { pairs, ..Default::default() }), sights)
         }
         Wanted::Scan(scan, _) => {
-            let pairs = replies::pairs(reader.scan(scan, read)?, false);
-            StoreReply::KvScan(kv::ScanResponse { pairs, ..Default::default() })
+            let rows = reader.scan(scan, read)?;
+            let sights = seen::of_rows(&rows);
+            let pairs = replies::pairs(rows, false);
+            (StoreReply::KvScan(kv::ScanResponse { pairs, ..Default::default() }), sights)
         }
         Wanted::Locks { start, end, max_ts, limit } => {
             let locks = scan_lock(reader, (start, end), *max_ts, *limit)?;
             let locks = replies::lock_infos(&locks);
-            StoreReply::KvScanLock(kv::ScanLockResponse { locks, ..Default::default() })
+            let answer = kv::ScanLockResponse { locks, ..Default::default() };
+            (StoreReply::KvScanLock(answer), Vec::new())
         }
     })
 }
