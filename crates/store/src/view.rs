@@ -271,8 +271,8 @@ impl RegionViews {
         self.read().views.values().cloned().collect()
     }
 
-    /// A number that grows with each change: whoever has looked at all views, and finds it the same,
-    /// would see nothing new.
+    /// A number that grows with each change: whoever has looked at all views, and finds it the
+    /// same, would see nothing new.
     pub fn changes(&self) -> u64 {
         self.read().changes
     }

@@ -292,8 +292,7 @@ impl Pd for PdService {
         request: Request<Streaming<pdpb::QueryRegionRequest>>,
     ) -> Result<Response<BoxStream<pdpb::QueryRegionResponse>>, Status> {
         let requests = streams::Inbound::new(request, &self.host, &self.closed);
-        self.host.founded().await;
-        Ok(Response::new(Box::pin(streams::query_region(self.host.clone(), requests))))
+        Ok(Response::new(Box::pin(streams::query_region(self.host.clone(), requests).await)))
     }
 
     async fn scan_regions(

@@ -50,6 +50,8 @@ impl SnapshotData {
 
     /// As the `data` of a raft snapshot.
     pub fn encode(&self) -> Bytes {
+        let in_order = self.files.is_sorted_by(|file, next| file.cf < next.cf);
+        assert!(in_order, "who decodes it insists on the order of families");
         let file = |file: &SnapshotFile| raft_serverpb::SnapshotCfFile {
             cf: file.cf.name().to_owned(),
             size: file.size,

@@ -225,9 +225,10 @@ fn a_leader_that_loses_its_power_learns_the_end_from_the_target() {
     check_merged(&mut cluster);
 }
 
-/// A part is cut off the region and becomes a part of `target`, while store 3 has no power: it took
-/// the split from the engine there, but not the part's log, and the region itself leaves that store.
-/// Then it comes back. False, and nothing of that, if this seed's power loss took something else.
+/// A part is cut off the region and becomes a part of `target`, while store 3 has no power: it
+/// took the split from the engine there, but not the part's log, and the region itself leaves that
+/// store. Then it comes back. False, and nothing of that, if this seed's power loss took something
+/// else.
 fn takes_over_what_store_3_forgot(cluster: &mut Cluster, target: RegionId, seed: u64) -> bool {
     lead(cluster, REGION, 1);
     // Long enough for the engines to be synced, and not again for a while.

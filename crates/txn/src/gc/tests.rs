@@ -207,19 +207,24 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
 
 #[test]
 fn destroyed_ranges_are_recalled_at_the_next_start() {
-    let (before, after) = (GcState::new(), Arc::new(GcState::new()));
+    let before = GcState::new();
     for range in [KeyRange::new("zb", "zd"), KeyRange::new("zx", "")] {
         before.note_destroyed(range);
     }
-    after.recall_destroyed(&before.destroyed());
-    let rule = GcRule::new(after);
+    let rule_after = |row: &[u8]| {
+        let (engine, state, mut batch) = (MemoryEngine::new(), GcState::new(), WriteBatch::new());
+        batch.put(Cf::Raft, &keys::DESTROYED_RANGES, row);
+        engine.write(&batch).expect("memory");
+        state.recall(&engine).expect("memory");
+        GcRule::new(Arc::new(state))
+    };
+    let row = before.destroyed();
+    let rule = rule_after(&row);
     for (range, compares) in [(("za", "zb"), true), (("zc", "ze"), false), (("zz", ""), false)] {
         let compared = rule.beyond(b"", &KeyRange::new(range.0, range.1));
         assert_eq!(compared.is_some(), compares, "{range:?}");
     }
-    let damaged = Arc::new(GcState::new());
-    damaged.recall_destroyed(&before.destroyed()[..19]);
-    assert!(GcRule::new(damaged).beyond(b"", &KeyRange::new("za", "zb")).is_none());
+    assert!(rule_after(&row[..19]).beyond(b"", &KeyRange::new("za", "zb")).is_none(), "damaged");
 }
 
 /// A store that was started again knows how far it had collected before it has reached placement.

@@ -147,11 +147,12 @@ impl Heartbeats {
     }
 }
 
-/// The answers to queries of regions, one for each.
-pub(super) fn query_region(
+/// The answers to queries of regions, one for each, once the cluster is founded.
+pub(super) async fn query_region(
     host: PlacementHost,
     requests: Inbound<pdpb::QueryRegionRequest>,
 ) -> impl Stream<Item = Result<pdpb::QueryRegionResponse, Status>> + Send {
+    host.founded().await;
     follow(requests, move |request| {
         let result = host.read(|placement| placement.query_region(&request));
         match result.map_err(HostError::from).and_then(|reply| Ok(reply?)) {
