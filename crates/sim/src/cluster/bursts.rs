@@ -12,6 +12,8 @@
 //! | a node has what changes a region, and not heard of its commit | it hears nothing, or ends |
 //! | a snapshot was made, or its files were damaged | a crowd |
 //! | a member waits for a snapshot, on and on | a merge, into somebody who is slow |
+//! | a cut of a region is proposed, and its leader applies nothing for a while | a merge of it |
+//! | a log takes long to be durable | merges of what is led there |
 
 use std::sync::Arc;
 
@@ -49,18 +51,43 @@ impl World {
             return;
         }
         match self.prng.below(3) {
-            0 => self.crowd(slot, view.region.id),
+            0 => self.crowd(slot, &view),
             1 => self.on_and_off(slot, &view),
             _ => self.come_and_go(slot, &view),
         }
     }
 
-    fn crowd(&mut self, slot: Slot, region: RegionId) {
+    fn crowd(&mut self, slot: Slot, view: &RegionView) {
         if self.plan.faults.contains(&Fault::Stall) && self.prng.one_in(2) {
             let until = self.now() + ms(20 + self.prng.below(1_500));
             self.nodes[slot].stalled = Some((Actor::Applier, until));
+            self.merge_unapplied(slot, view);
         }
-        self.crowd_at(region);
+        self.crowd_at(view.region.id);
+    }
+
+    /// The region is cut, and merges as it was before that: all members have the cut in their logs
+    /// by then.
+    fn merge_unapplied(&mut self, slot: Slot, view: &RegionView) {
+        let admin = &self.plan.options.admin;
+        if admin.contains(&AdminKind::Split) && admin.contains(&AdminKind::Merge) {
+            self.split_somewhere(slot, view);
+            let soon = ms(10 + self.prng.below(300));
+            self.queue.after(soon, Event::MergeAgain(view.region.id, 2));
+        }
+    }
+
+    /// A log is slow: all others may have what its own node has not. Regions that are led there
+    /// merge.
+    pub(super) fn merge_from(&mut self, slot: Slot) {
+        let may = self.plan.options.admin.contains(&AdminKind::Merge);
+        let Some(views) = self.nodes[slot].views().filter(|_| may) else { return };
+        let led = views.all().into_iter().filter(|view| view.is_leader());
+        let led: Vec<_> = led.map(|view| view.region.id).filter(|id| !id.is_system()).collect();
+        for region in led {
+            let soon = ms(self.prng.below(400));
+            self.queue.after(soon, Event::MergeAgain(region, 2));
+        }
     }
 
     fn crowd_at(&mut self, region: RegionId) {
@@ -204,7 +231,7 @@ impl World {
     fn come_and_go(&mut self, slot: Slot, view: &RegionView) {
         let may = !self.is_careful() && self.plan.options.admin.contains(&AdminKind::Change);
         let Some(store) = self.some_free_store(view).filter(|_| may) else {
-            return self.crowd(slot, view.region.id);
+            return self.crowd(slot, view);
         };
         let comes = Peer { id: self.next_peer(), store_id: store, role: PeerRole::Learner };
         let region = &view.region;

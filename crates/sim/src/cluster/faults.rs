@@ -373,6 +373,9 @@ impl World {
                 if !self.plan.options.admin.is_empty() && self.faults.prng.one_in(2) {
                     self.admin_soon(slot);
                 }
+                if self.faults.prng.one_in(2) {
+                    self.merge_from(slot);
+                }
                 self.lose_unsynced(slot);
                 self.mend_later(Mend::Disk(slot))
             }
