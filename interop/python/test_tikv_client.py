@@ -1,6 +1,7 @@
 """The package tikv-client: bindings over client-rust 0.2. It knows API V1 only, and no time to live."""
 
 import asyncio
+import os
 
 import pytest
 from tikv_client import RawClient, TransactionClient, asynchronous
@@ -79,14 +80,25 @@ def test_batch_of_ten_thousand(client):
     assert client.scan_keys(b"", None, 1) == []
 
 
-def test_many_keys(client):
-    pairs = [(b"key-%08d" % i, b"value-%d" % i) for i in range(100_000)]
-    for first in range(0, len(pairs), 10_000):
-        client.batch_put(dict(pairs[first : first + 10_000]))
+def all_pages(client):
     found, start = [], b""
     while page := client.scan(start, None, 10_000):
         found += page
         start = page[-1][0] + b"\0"
+    return found
+
+
+def test_many_keys(client, server):
+    pairs = [(b"key-%08d" % i, b"value-%d" % i) for i in range(100_000)]
+    for first in range(0, len(pairs), 10_000):
+        client.batch_put(dict(pairs[first : first + 10_000]))
+    found = all_pages(client)
+    # client-rust 0.2 takes the refusal of a region that was just cut for a region without keys. Where the
+    # configuration cuts regions of 1 MiB, each new client knows the regions of its moment.
+    tries = 10 if "PONTOON_CONFIG" in os.environ else 0
+    while found != pairs and tries:
+        tries -= 1
+        found = all_pages(RawClient.connect([server.addr]))
     assert found == pairs
 
 
