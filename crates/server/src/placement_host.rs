@@ -156,6 +156,9 @@ impl PlacementHost {
     /// still reading its rows; else at once. Members name it as the leader already: whoever comes
     /// for that must not be sent away.
     async fn taken_over(&self) {
+        if *self.0.leads.borrow() {
+            return;
+        }
         let mut leads = self.leads();
         let view = self.0.store.views().get(RegionId::SYSTEM);
         if view.is_some_and(|view| view.is_leader()) {
@@ -200,9 +203,7 @@ impl PlacementHost {
     /// `count` timestamps: the largest of them; the others are right below it. `count` must not be
     /// zero.
     pub(crate) async fn timestamps(&self, count: u32) -> Result<TimeStamp, HostError> {
-        if !*self.0.leads.borrow() {
-            self.taken_over().await;
-        }
+        self.taken_over().await;
         loop {
             let wall_ms = self.wall_ms();
             let (term, taken) = self.take_timestamps(wall_ms, count)?;

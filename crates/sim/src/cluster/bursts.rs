@@ -59,11 +59,16 @@ impl World {
 
     fn crowd(&mut self, slot: Slot, view: &RegionView) {
         if self.plan.faults.contains(&Fault::Stall) && self.prng.one_in(2) {
-            let until = self.now() + ms(20 + self.prng.below(1_500));
-            self.nodes[slot].stalled = Some((Actor::Applier, until));
+            self.stall_applier(slot);
             self.merge_unapplied(slot, view);
         }
         self.crowd_at(view.region.id);
+    }
+
+    /// The node applies nothing for a while.
+    fn stall_applier(&mut self, slot: Slot) {
+        let until = self.now() + ms(20 + self.prng.below(1_500));
+        self.nodes[slot].stalled = Some((Actor::Applier, until));
     }
 
     /// The region is cut, and merges as it was before that: all members have the cut in their logs
@@ -206,8 +211,7 @@ impl World {
         self.queue.after(soon, Event::MergeAgain(merges, 2));
         let led = self.leader_of(other.id).filter(|(at, _)| *at != slot);
         if let Some((at, _)) = led.filter(|_| self.plan.faults.contains(&Fault::Stall)) {
-            let until = self.now() + ms(20 + self.prng.below(1_500));
-            self.nodes[at].stalled = Some((Actor::Applier, until));
+            self.stall_applier(at);
         }
     }
 

@@ -149,9 +149,8 @@ impl GcState {
     pub fn learn(&self, points: &SafePoints, engine: &dyn Engine) -> Result<bool, EngineError> {
         let _writing = self.writing();
         let (used, told) = (self.used(), self.told());
-        self.write_collected(&self.collected().joined(&told), engine)?;
+        self.collect(&told, engine)?;
         let mut inner = self.inner();
-        inner.collected = Arc::new(inner.collected.joined(&told));
         inner.used = told;
         self.tell(&mut inner, points);
         Ok(inner.used != used)
@@ -165,21 +164,21 @@ impl GcState {
     ) -> Result<(), EngineError> {
         let _writing = self.writing();
         // One that is not understood is of a later version, and says nothing to this one.
-        let collected = SafePoints::decode(collected).unwrap_or_default();
-        self.write_collected(&self.collected().joined(&collected), engine)?;
-        self.note_collected(&collected);
-        Ok(())
+        self.collect(&SafePoints::decode(collected).unwrap_or_default(), engine)
     }
 
-    /// By the holder of `writing`.
-    fn write_collected(&self, all: &SafePoints, engine: &dyn Engine) -> Result<(), EngineError> {
-        if *all == *self.collected() {
+    /// Versions below `points` may be gone from now on. By the holder of `writing`.
+    fn collect(&self, points: &SafePoints, engine: &dyn Engine) -> Result<(), EngineError> {
+        let all = self.collected().joined(points);
+        if all == *self.collected() {
             return Ok(());
         }
         let mut batch = WriteBatch::new();
         batch.put(Cf::Raft, &keys::COLLECTED_BELOW, &all.encode());
         engine.write(&batch)?;
-        engine.sync()
+        engine.sync()?;
+        self.note_collected(points);
+        Ok(())
     }
 
     fn note_collected(&self, collected: &SafePoints) {
