@@ -71,3 +71,13 @@ pub enum LeaderEvent {
         term: Term,
     },
 }
+
+impl LeaderEvent {
+    /// The region whose leadership it is about.
+    pub fn region_id(&self) -> RegionId {
+        match self {
+            Self::Leads { region, .. } => region.id,
+            Self::HandOver { region_id, .. } | Self::Lost { region_id, .. } => *region_id,
+        }
+    }
+}

@@ -3,7 +3,6 @@
 use base::KeyRange;
 use bytes::Bytes;
 use storage::engine::{Cf, Engine, EngineError, WriteBatch};
-use storage::keys;
 use txn::actions::destroyed_ranges;
 
 use super::{Gc, GcTask};
@@ -38,13 +37,8 @@ impl Gc {
 }
 
 fn destroy(gc: &Gc, engine: &dyn Engine, ranges: &[(Cf, KeyRange)]) -> Result<(), EngineError> {
+    gc.state().destroy(ranges.iter().map(|(_, range)| range), engine)?;
     let mut batch = WriteBatch::new();
-    ranges.iter().for_each(|(_, range)| gc.state().note_destroyed(range.clone()));
-    // Durable before anything is gone: whoever is started again must not compare what is left.
-    batch.put(Cf::Raft, &keys::DESTROYED_RANGES, &gc.state().destroyed());
-    engine.write(&batch)?;
-    engine.sync()?;
-    batch.clear();
     for (cf, range) in ranges {
         if *cf != Cf::Lock {
             engine.delete_files_in_range(*cf, range)?;

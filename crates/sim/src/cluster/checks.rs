@@ -18,7 +18,7 @@ use std::sync::Arc;
 use base::{Entry, Index, Instant, KeyRange, PeerId, Region, RegionId, StoreId, Term};
 use prost::Message;
 use proto::raft_serverpb;
-use storage::engine::{Cf, Engine, IterOptions, Snapshot};
+use storage::engine::{Cf, Engine, Snapshot};
 use storage::keys;
 use storage::log::LogReader;
 use store::{
@@ -398,16 +398,12 @@ pub(crate) fn region_on_disk(machine: &Machine, id: RegionId) -> Option<(Region,
 pub(crate) fn hash_region(machine: &Machine, region: &Region, collects: bool) -> u64 {
     let mut sum = hash_descriptor(region);
     let (start, end) = keys::data_range(region.id, &region.range);
-    let snapshot = machine.engine.snapshot();
+    let range = KeyRange::new(start, end);
     for cf in Cf::DATA {
-        let options = IterOptions::within(KeyRange::new(start.clone(), end.clone()));
-        let mut cursor = snapshot.iter(cf, options).expect("readable");
-        let mut valid = cursor.seek_to_first().expect("readable");
-        while valid {
-            let key = keys::origin_key(cursor.key()).expect("the range has the prefix");
-            sum = sum.wrapping_add(hash_pair(collects, cf.name(), key, cursor.value()));
-            valid = cursor.next().expect("readable");
-        }
+        machine.engine.for_each(cf, &range, |key, value| {
+            let key = keys::origin_key(key).expect("the range has the prefix");
+            sum = sum.wrapping_add(hash_pair(collects, cf.name(), key, value));
+        });
     }
     sum
 }

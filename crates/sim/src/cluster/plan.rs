@@ -62,12 +62,14 @@ impl Default for Options {
 }
 
 impl Options {
-    /// Five nodes, twenty clients, nothing fails: what the speed of the simulator is told by.
+    /// Five nodes as they are configured by themselves (idle groups sleep after two seconds), with
+    /// twenty clients, and nothing fails: what the speed of the simulator is told by.
     pub fn calm() -> Self {
         Self {
             nodes: Some(5),
             clients: Some(20),
             faults: BTreeSet::new(),
+            sleep_ticks: Some(20),
             think: Some(Duration::from_secs(1)),
             transactions: Some(false),
             thorough: false,

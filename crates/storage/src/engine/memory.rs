@@ -156,6 +156,17 @@ impl MemoryEngine {
         (state.last, state.synced)
     }
 
+    /// Shows each pair of a range in order, in one go: for checkers, who read all of it again and
+    /// again. `see` must not use the engine.
+    pub fn for_each(&self, cf: Cf, range: &KeyRange, mut see: impl FnMut(&[u8], &[u8])) {
+        let state = self.read();
+        for (key, versions) in state.versions_in(cf, range) {
+            if let Some(value) = visible(versions, state.last) {
+                see(key, value);
+            }
+        }
+    }
+
     fn lock(&self) -> RwLockWriteGuard<'_, State> {
         self.shared.write().expect("no thread panics while it holds the lock")
     }

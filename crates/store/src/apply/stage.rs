@@ -102,6 +102,7 @@ impl ApplyRegion {
         for write in writes {
             let write = write.expect("checked above");
             self.sample(&write);
+            debug_assert!(self.is_inside(&write), "{:?}: {write:?}", self.region);
             match write {
                 Write::Put { cf, key, value } => batch.put_parts(cf, &[&prefix, key], &[value]),
                 Write::Delete { cf, key } => batch.delete_parts(cf, &[&prefix, key]),
@@ -115,6 +116,18 @@ impl ApplyRegion {
         }
         self.written_bytes += (batch.byte_size() - before) as u64;
         Ok(())
+    }
+
+    /// A write elsewhere would change another region's data, past its log.
+    fn is_inside(&self, write: &Write<'_>) -> bool {
+        match write {
+            Write::Put { key, .. } | Write::Delete { key, .. } => self.region.range.contains(key),
+            Write::DeleteRange { start, end, .. } => {
+                let range = &self.region.range;
+                let ends = range.end.is_empty() || !end.is_empty() && *end <= &range.end[..];
+                *start >= &range.start[..] && ends
+            }
+        }
     }
 
     /// One key in many is told to whoever wants to know where the region is hot.

@@ -27,6 +27,8 @@ const GAP_BYTES_MAX: usize = 4 << 20;
 pub(super) struct Merging {
     /// It waits to become a part of a neighbour.
     state: Option<Arc<MergeState>>,
+    /// For so many of the store's ticks, since the target's leader was last asked to hand over.
+    waited: u64,
     absorbed: Arc<Absorbed>,
     /// As leader of this term it proposed that, or that it is off.
     fence: (Term, Index),
@@ -154,6 +156,15 @@ impl Replica {
         self.merging.state.as_ref()
     }
 
+    /// As leader, whether it has waited for so many ticks; it begins anew then.
+    pub(crate) fn waited_for_end(&mut self, patience: u64) -> bool {
+        if !self.node.is_leader() || self.merging.waited < patience {
+            return false;
+        }
+        self.merging.waited = 0;
+        true
+    }
+
     pub(crate) fn absorbed(&self) -> &Absorbed {
         &self.merging.absorbed
     }
@@ -238,6 +249,18 @@ impl Replica {
             && !proposed
     }
 
+    /// Whoever leads it does not take over a source that knew it under this epoch: the source's
+    /// replica there may lag behind, or have lost its data, and get no snapshot while it merges.
+    /// This one asks for the lead.
+    pub(crate) fn ask_for_lead(&mut self, target: &Region) {
+        let votes = self.peer.role == PeerRole::Voter && !self.node.is_leader();
+        let sound = self.is_initialised() && !self.leaving && !self.lost;
+        if votes && sound && self.region.epoch == target.epoch && !self.is_merging() {
+            tracing::info!(region = %self.region.id, "asks for the lead, to take a region over");
+            let _ = self.node.transfer_leader(self.peer.id);
+        }
+    }
+
     /// Proposes to take a region over.
     pub(crate) fn take_over(&mut self, merge: &Merge, out: &mut Outbox) {
         let entry = command::encode_commit_merge(self.region.epoch, merge);
@@ -253,6 +276,7 @@ impl Replica {
     pub(super) fn merge_news(&mut self, news: &MergeNews) {
         if let Some(state) = &news.state {
             self.merging.state = state.clone();
+            self.merging.waited = 0;
             self.reported = None;
         }
         if let Some(absorbed) = &news.absorbed {
@@ -274,6 +298,7 @@ impl Replica {
         if let Some((_, ticks)) = &mut self.merging.waits {
             *ticks += 1;
         }
+        self.merging.waited += u64::from(self.merging.state.is_some());
     }
 
     /// The region that it should take over is not here, and cannot be: whoever has taken it over

@@ -1,8 +1,9 @@
 //! The shard's part in merges: it sees both regions. See the page of `crate::merge`.
 //!
 //! With every tick: the region that a source waits for takes it over, if it is led here, or has
-//! moved past the point at which it could; a source whose end its target carries learns it; and a
-//! source that is told that it is gone goes, once its target here cannot need its log any more.
+//! moved past the point at which it could, or asks for the lead if nothing comes of it; a source
+//! whose end its target carries learns it; and a source that is told that it is gone goes, once its
+//! target here cannot need its log any more.
 
 use std::sync::Arc;
 
@@ -58,13 +59,17 @@ impl Shard {
                 .values()
                 .any(|other| other.absorbed().rules_out_with(state.target.id, id)),
         };
+        let patience = u64::from(self.config.election_ticks);
         if takes && let Some(merge) = source.to_be_taken() {
             let target = self.replica(state.target.id).expect("it was just there");
             target.take_over(&merge, out);
         } else if off {
-            let patience = u64::from(self.config.election_ticks);
             let source = self.replica(id).expect("it was just there");
             source.roll_back(patience, out);
+        } else if self.replica(id).is_some_and(|source| source.waited_for_end(patience * 2))
+            && let Some(target) = self.replica(state.target.id)
+        {
+            target.ask_for_lead(&state.target);
         }
     }
 

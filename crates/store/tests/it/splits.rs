@@ -163,7 +163,8 @@ fn a_store_that_missed_the_split_and_its_log_gets_both_parts() {
     cluster.ticks(30);
     cluster.split(REGION, b"j", 20);
     for i in 0..30u8 {
-        cluster.put(if i < 9 { LEFT } else { REGION }, &[b'a' + i % 20], b"new");
+        let key = b'a' + i % 20;
+        cluster.put(if key < b'j' { LEFT } else { REGION }, &[key], b"new");
         cluster.ticks(1);
     }
     cluster.start(3);

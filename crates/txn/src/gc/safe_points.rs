@@ -103,7 +103,7 @@ pub struct GcState {
     inner: Mutex<Inner>,
     /// The highest safe point of any key: hardly a request is below it.
     highest: AtomicU64,
-    /// Held by who writes [`keys::COLLECTED_BELOW`].
+    /// Held by who writes [`keys::COLLECTED_BELOW`] or [`keys::DESTROYED_RANGES`].
     writing: Mutex<()>,
 }
 
@@ -225,9 +225,25 @@ impl GcState {
         Ok(())
     }
 
-    /// The data of `range` (engine form) are removed from this store alone: its replicas there
+    /// The data of `ranges` (engine form) will be removed from this store alone: its replicas there
     /// cannot be compared with others from now on.
-    pub fn note_destroyed(&self, range: KeyRange) {
+    ///
+    /// `engine` has it durably before anything is gone: whoever is started again must not compare
+    /// what is left.
+    pub fn destroy<'a>(
+        &self,
+        ranges: impl Iterator<Item = &'a KeyRange>,
+        engine: &dyn Engine,
+    ) -> Result<(), EngineError> {
+        let _writing = self.writing();
+        ranges.for_each(|range| self.note_destroyed(range.clone()));
+        let mut batch = WriteBatch::new();
+        batch.put(Cf::Raft, &keys::DESTROYED_RANGES, &self.destroyed());
+        engine.write(&batch)?;
+        engine.sync()
+    }
+
+    fn note_destroyed(&self, range: KeyRange) {
         let mut inner = self.inner();
         if inner.destroyed.contains(&range) {
             return;
@@ -243,7 +259,7 @@ impl GcState {
     }
 
     /// All of these ranges, for the next start.
-    pub fn destroyed(&self) -> Bytes {
+    fn destroyed(&self) -> Bytes {
         let mut out = Vec::new();
         for range in &self.inner().destroyed {
             for end in [&range.start, &range.end] {

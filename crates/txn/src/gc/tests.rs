@@ -56,13 +56,13 @@ fn a_replica_that_collected_beyond_the_horizon_has_nothing_to_say() {
     assert!(rule.beyond(&points(10, &[]).encode(), &all).is_some());
     assert!(rule.beyond(&points(10, &[(3, 9)]).encode(), &all).is_none());
     assert!(rule.beyond(b"?", &all).is_none());
-    state.note_destroyed(KeyRange::new("zb", "zd"));
+    state.destroy([KeyRange::new("zb", "zd")].iter(), &engine).expect("memory");
     let horizon = points(10, &[]).encode();
     assert!(rule.beyond(&horizon, &KeyRange::new("zc", "ze")).is_none());
     assert!(rule.beyond(&horizon, &KeyRange::new("zd", "ze")).is_some());
     for number in 0..200u32 {
         let name = |suffix| Bytes::from(format!("zm{number:04}{suffix}"));
-        state.note_destroyed(KeyRange::new(name("a"), name("b")));
+        state.destroy([KeyRange::new(name("a"), name("b"))].iter(), &engine).expect("memory");
     }
     assert!(rule.beyond(&horizon, &KeyRange::new("zm0199a", "zm0199b")).is_none());
     assert!(rule.beyond(&horizon, &KeyRange::new("za", "zb")).is_some());
@@ -207,10 +207,10 @@ fn replicas_that_collect_in_their_own_time_answer_alike() {
 
 #[test]
 fn destroyed_ranges_are_recalled_at_the_next_start() {
-    let before = GcState::new();
-    for range in [KeyRange::new("zb", "zd"), KeyRange::new("zx", "")] {
-        before.note_destroyed(range);
-    }
+    let (engine, ranges) =
+        (MemoryEngine::new(), [KeyRange::new("zb", "zd"), KeyRange::new("zx", "")]);
+    GcState::new().destroy(ranges.iter(), &engine).expect("memory");
+    engine.power_loss(&mut Prng::new(1));
     let rule_after = |row: &[u8]| {
         let (engine, state, mut batch) = (MemoryEngine::new(), GcState::new(), WriteBatch::new());
         batch.put(Cf::Raft, &keys::DESTROYED_RANGES, row);
@@ -218,7 +218,7 @@ fn destroyed_ranges_are_recalled_at_the_next_start() {
         state.recall(&engine).expect("memory");
         GcRule::new(Arc::new(state))
     };
-    let row = before.destroyed();
+    let row = engine.get(Cf::Raft, &keys::DESTROYED_RANGES).expect("memory").expect("durable");
     let rule = rule_after(&row);
     for (range, compares) in [(("za", "zb"), true), (("zc", "ze"), false), (("zz", ""), false)] {
         let compared = rule.beyond(b"", &KeyRange::new(range.0, range.1));

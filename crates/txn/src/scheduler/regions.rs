@@ -37,14 +37,26 @@ pub(super) struct Led {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Handing {
     No,
-    /// Their writes are under way; `resumes`: the step that they were for is over already.
+    /// Their writes are under way, asked for with this ticket.
     UnderWay {
-        resumes: bool,
+        ticket: u64,
+        step: Step,
     },
     /// The fate of the writes is known, that of the step not.
     Done {
         applied: bool,
     },
+}
+
+/// What the locks were handed over for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Not over, or another one waits already.
+    Waits,
+    /// It came to nothing.
+    Failed,
+    /// The keys are others now.
+    Taken,
 }
 
 impl Scheduler {
@@ -97,26 +109,40 @@ impl Scheduler {
     }
 
     /// Leadership or the keys are about to move: the locks in memory as writes, to be proposed in
-    /// the term *before* anything that runs after this call is. Then [`Self::handed_over`]. `None`:
-    /// there are none.
-    pub fn hand_over(&mut self, region: RegionId, term: Term) -> Option<Vec<Mutation>> {
+    /// the term *before* anything that runs after this call is. Then [`Self::handed_over`] with the
+    /// same `ticket`, which no other call of the term has. `None`: there are none, or those of an
+    /// earlier call are still under way, and so before whatever is proposed from now on.
+    pub fn hand_over(
+        &mut self,
+        region: RegionId,
+        term: Term,
+        ticket: u64,
+    ) -> Option<Vec<Mutation>> {
         let led = self.led.get_mut(&region).filter(|led| led.under.term == term)?;
+        if let Handing::UnderWay { step: step @ Step::Failed, .. } = &mut led.handing {
+            *step = Step::Waits;
+        }
         let writes = led.locks.hand_over()?.writes;
         led.handing = match writes.is_empty() {
             true => Handing::Done { applied: true },
-            false => Handing::UnderWay { resumes: false },
+            false => Handing::UnderWay { ticket, step: Step::Waits },
         };
         (!writes.is_empty()).then_some(writes)
     }
 
-    /// The fate of what [`Self::hand_over`] gave is known.
-    pub fn handed_over(&mut self, region: RegionId, term: Term, applied: bool) {
+    /// The fate of what [`Self::hand_over`] gave for the ticket is known. Nothing if it gave
+    /// nothing.
+    pub fn handed_over(&mut self, region: RegionId, term: Term, ticket: u64, applied: bool) {
+        let bytes_max = self.limits.region_locks_bytes;
         let led = self.led.get_mut(&region).filter(|led| led.under.term == term);
         let Some(led) = led else { return };
         match led.handing {
-            Handing::UnderWay { resumes: true } => led.resume(applied),
-            Handing::UnderWay { resumes: false } => led.handing = Handing::Done { applied },
-            Handing::No | Handing::Done { .. } => {}
+            Handing::UnderWay { ticket: asked, step } if asked == ticket => match step {
+                Step::Waits => led.handing = Handing::Done { applied },
+                Step::Failed => led.resume(applied),
+                Step::Taken => led.begin_anew(bytes_max),
+            },
+            _ => {}
         }
     }
 
@@ -203,20 +229,23 @@ impl Led {
 
     /// The region is led on in the same term, perhaps with other keys.
     fn lead_on(&mut self, under: Under, bytes_max: usize) {
-        let grew = self.under.version != under.version;
+        let moved = self.under.version != under.version;
         self.under = under;
-        if grew {
+        if moved {
             self.floor = None;
         }
         match self.handing {
             // Nobody asked for the locks: the region took over another one's keys.
-            Handing::No if grew => self.locks.renew(under.version),
+            Handing::No if moved => self.locks.renew(under.version),
             Handing::No => {}
             // Should the writes be applied after all, they bring back locks that the memory has
             // forgotten: nothing but these, as nothing gets in before they are settled.
-            Handing::UnderWay { .. } => self.handing = Handing::UnderWay { resumes: true },
-            // Some keys are another region's now, and the engine has their locks.
-            Handing::Done { .. } if grew => *self = Self::new(under, bytes_max),
+            Handing::UnderWay { ticket, step } => {
+                let taken = moved || step == Step::Taken;
+                let step = if taken { Step::Taken } else { Step::Failed };
+                self.handing = Handing::UnderWay { ticket, step };
+            }
+            Handing::Done { .. } if moved => self.begin_anew(bytes_max),
             Handing::Done { applied } => self.resume(applied),
         }
     }
@@ -224,5 +253,11 @@ impl Led {
     fn resume(&mut self, applied: bool) {
         self.handing = Handing::No;
         self.locks.resume(self.under.version, applied);
+    }
+
+    /// Some keys are another region's now. Either the engine has their locks, or they are lost.
+    fn begin_anew(&mut self, bytes_max: usize) {
+        let floor = self.floor;
+        *self = Self { floor, ..Self::new(self.under, bytes_max) };
     }
 }

@@ -370,7 +370,7 @@ fn locks_in_memory_follow_leadership() {
     let Some(Next::Propose(writes, _, flight)) = store.begin(at(0), &unlock(5, "b")) else {
         panic!("a lock in memory is removed through the log")
     };
-    let over = store.scheduler.hand_over(UNDER.region, 6).expect("one is there");
+    let over = store.scheduler.hand_over(UNDER.region, 6, 1).expect("one is there");
     assert_eq!(over.len(), 1, "b is being removed already");
     store.apply(at(0), &writes, flight);
     // Nothing gets in while they are handed over.
@@ -378,25 +378,60 @@ fn locks_in_memory_follow_leadership() {
         store.begin(at(0), &Command::Lock(lock(5, 5, "c", 0))),
         Some(Next::Propose(..))
     ));
-    store.scheduler.handed_over(UNDER.region, 6, true);
+    store.scheduler.handed_over(UNDER.region, 6, 1, true);
     assert_eq!(store.scheduler.leads(UNDER), None, "the step came to nothing");
     assert_eq!(store.scheduler.memory_lock_count(), 0, "the engine has it");
     take(&mut store, "d");
     assert_eq!(store.scheduler.memory_lock_count(), 1);
     // The step is over before the writes' fate is known.
-    assert!(store.scheduler.hand_over(UNDER.region, 6).is_some());
+    assert!(store.scheduler.hand_over(UNDER.region, 6, 2).is_some());
     assert_eq!(store.scheduler.leads(UNDER), None);
-    store.scheduler.handed_over(UNDER.region, 6, false);
+    store.scheduler.handed_over(UNDER.region, 6, 2, false);
     assert_eq!(store.scheduler.memory_lock_count(), 1, "they failed, so it is still here");
     // A merge is no hand-over, a split is one.
     let grown = Under { version: 2, ..UNDER };
     assert!(store.scheduler.leads(grown).is_some());
     assert_eq!(store.scheduler.all_memory_locks(grown).len(), 1);
     assert_eq!(store.scheduler.all_memory_locks(UNDER).len(), 0);
-    assert!(store.scheduler.hand_over(UNDER.region, 6).is_some());
-    store.scheduler.handed_over(UNDER.region, 6, true);
+    assert!(store.scheduler.hand_over(UNDER.region, 6, 3).is_some());
+    store.scheduler.handed_over(UNDER.region, 6, 3, true);
     assert!(store.scheduler.leads(Under { version: 3, ..UNDER }).is_some());
     assert_eq!(store.scheduler.memory_lock_count(), 0);
+}
+
+#[test]
+fn a_second_step_does_not_settle_the_locks_of_the_first() {
+    let mut store = Store::leading();
+    let take = |store: &mut Store| store.run(at(0), &Command::Lock(lock(5, 5, "a", 0)));
+    let moved = Under { version: 2, ..UNDER };
+    for applied in [true, false] {
+        take(&mut store);
+        // The first step comes to nothing before it is known what became of the locks.
+        assert_eq!(store.scheduler.hand_over(UNDER.region, 6, 1).map(|over| over.len()), Some(1));
+        assert_eq!(store.scheduler.leads(UNDER), None);
+        assert_eq!(store.scheduler.hand_over(UNDER.region, 6, 2), None, "they are on their way");
+        store.scheduler.handed_over(UNDER.region, 6, 2, false);
+        store.scheduler.handed_over(UNDER.region, 6, 1, applied);
+        assert_eq!(store.scheduler.memory_lock_count(), 1, "nobody knows yet of the second step");
+        assert!(store.scheduler.leads(moved).is_some(), "which cuts the region");
+        assert_eq!(store.scheduler.memory_lock_count(), 0, "the key may be another region's");
+        store = Store::leading();
+    }
+}
+
+#[test]
+fn what_a_cut_region_handed_over_in_vain_is_lost() {
+    for applied in [true, false] {
+        let mut store = Store::leading();
+        store.run(at(0), &Command::Lock(lock(5, 5, "a", 0)));
+        assert!(store.scheduler.hand_over(UNDER.region, 6, 1).is_some());
+        let moved = Under { version: 2, ..UNDER };
+        assert!(store.scheduler.leads(moved).is_some(), "cut before the locks are settled");
+        assert_eq!(store.scheduler.leads(moved), None, "and told of once more");
+        store.scheduler.handed_over(UNDER.region, 6, 1, applied);
+        assert_eq!(store.scheduler.memory_lock_count(), 0, "the key may be another region's");
+        assert_eq!(store.scheduler.hand_over(UNDER.region, 6, 2), None);
+    }
 }
 
 #[test]

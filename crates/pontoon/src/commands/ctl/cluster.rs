@@ -173,16 +173,21 @@ impl Cluster {
     /// node is waited for: it does not know all of them yet.
     pub(super) async fn region(&mut self, id: u64) -> Result<Value, CommandError> {
         let path = format!("/pd/api/v1/region/id/{id}");
+        let missing = || format!("there is no region {}", name_of(id));
+        let mut knows_all = false;
         loop {
             if let Some(region) = self.find_one(&path).await?.filter(|region| !region.is_null()) {
                 return Ok(region);
             }
-            let missing = || format!("there is no region {}", name_of(id));
-            if self.knows_all_regions().await? {
+            if knows_all {
                 return Err(CommandError::new(missing()));
             }
             self.check_time(missing)?;
-            self.pause().await;
+            // If it does it may have heard of this one just now.
+            knows_all = self.knows_all_regions().await?;
+            if !knows_all {
+                self.pause().await;
+            }
         }
     }
 

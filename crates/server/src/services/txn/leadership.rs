@@ -101,7 +101,7 @@ impl TxnService {
     fn hand_over(&self, region_id: RegionId, term: Term, ticket: u64) {
         let view = self.store().views().get(region_id);
         let mut state = self.state();
-        let locks = state.scheduler.hand_over(region_id, term);
+        let locks = state.scheduler.hand_over(region_id, term, ticket);
         let (Some(locks), Some(view)) = (locks, view) else {
             drop(state);
             return self.handed_over((region_id, term, ticket), false);
@@ -121,7 +121,7 @@ impl TxnService {
     }
 
     fn handed_over(&self, (region_id, term, ticket): (RegionId, Term, u64), applied: bool) {
-        self.state().scheduler.handed_over(region_id, term, applied);
+        self.state().scheduler.handed_over(region_id, term, ticket, applied);
         // A store that has stopped needs to know nothing more.
         let _ = self.store().tell(ShardInput::HandedOver { region_id, term, ticket });
     }

@@ -11,13 +11,14 @@ use crate::cluster::world::ms;
 
 type Story = (&'static str, usize, fn(&mut Script));
 
-const STORIES: [Story; 7] = [
+const STORIES: [Story; 8] = [
     ("bug_07_a_source_that_knows_last_of_its_merge_8034", 3, known_last_at_home),
     ("bug_14_a_merge_that_was_off_and_one_for_good_6460", 3, off_and_for_good),
     ("bug_15_stops_on_its_way_back_into_a_merge_7027", 3, stops_on_its_way_back),
     ("bug_16_a_learner_that_hears_nothing_of_a_merge_4551", 4, learner_hears_nothing),
     ("bug_17_stops_while_it_learns_the_end_4560", 3, stops_while_it_learns),
     ("bug_18_away_for_a_merge_and_what_came_after_15919", 3, away_for_it_all),
+    ("a_target_is_led_where_its_source_lags", 3, led_where_it_lags),
     ("bug_16429_step_by_step_while_asleep", 3, step_by_step_while_asleep),
 ];
 
@@ -78,6 +79,27 @@ fn known_last_at_home(script: &mut Script) {
     assert_ne!(region_on(&script.world, home, "a"), Some(target.id), "home does not know yet");
     script.put("a", "later");
     assert_eq!(script.get_by(1, "a").as_deref(), Some("later"), "nobody reads what was before");
+    script.well();
+    check_merged(script, &[("a", "later"), ("x", "v")]);
+}
+
+/// The store that leads the target does not get on with the source: the lead moves to one that
+/// has all of it.
+fn led_where_it_lags(script: &mut Script) {
+    two_regions(script);
+    let (home, view) = script.leader("a");
+    let (away, _) = script.follower("a");
+    let store = script.store(away);
+    let target = script.leader("x").1;
+    script.transfer("x", target.region.peer_on(store).expect("on all nodes").id);
+    let target = script.leader("x").1.region.clone();
+    let until = script.world.now() + ms(20_000);
+    script.world.nodes[away].stalled = Some((Actor::Applier, until));
+    script.world.merge_into(home, &view, (*target).clone());
+    script
+        .until("another one takes it over", |world| region_on(world, home, "a") == Some(target.id));
+    assert!(script.world.now() < until, "nobody waits for whoever lags");
+    script.put("a", "later");
     script.well();
     check_merged(script, &[("a", "later"), ("x", "v")]);
 }

@@ -18,6 +18,8 @@ const AGAIN: Duration = Duration::from_millis(100);
 impl World {
     /// Something happens to a leadership.
     pub(crate) fn leading(&mut self, slot: Slot, event: LeaderEvent) {
+        let (now, region) = (self.now(), Some(event.region_id()));
+        self.trace.line(now, Some(slot), region, "leading", || format!("{event:?}"));
         match event {
             LeaderEvent::Leads { region, term } => {
                 let under = Under { region: region.id, term, version: region.epoch.version };
@@ -54,7 +56,7 @@ impl World {
     fn propose_locks(&mut self, slot: Slot, region: RegionId, (term, ticket): (Term, u64)) {
         let Some(core) = self.nodes[slot].core() else { return };
         let view = core.views.get(region);
-        let writes = core.txn.scheduler.hand_over(region, term);
+        let writes = core.txn.scheduler.hand_over(region, term, ticket);
         let (Some(writes), Some(view)) = (writes, view) else {
             return self.handed_over(slot, region, (term, ticket), false);
         };
@@ -74,8 +76,12 @@ impl World {
         (term, ticket): (Term, u64),
         applied: bool,
     ) {
+        let now = self.now();
+        self.trace.line(now, Some(slot), Some(region_id), "leading", || {
+            format!("handed over in {term}, ticket {ticket}: {applied}")
+        });
         if let Some(core) = self.nodes[slot].core() {
-            core.txn.scheduler.handed_over(region_id, term, applied);
+            core.txn.scheduler.handed_over(region_id, term, ticket, applied);
         }
         self.tell(slot, ShardInput::HandedOver { region_id, term, ticket });
     }
