@@ -84,6 +84,13 @@ impl Progress {
         }
     }
 
+    /// Whether what the member lacks of a log that ends at `last` waits for an answer, to go with
+    /// what comes until then: see [`Config::gather_entries`](crate::Config::gather_entries).
+    pub(crate) fn gathers(&self, last: Index, entries: u64) -> bool {
+        let few = last + 1 - self.next < entries;
+        few && matches!(&self.flow, Flow::Replicate(inflights) if inflights.count() > 0)
+    }
+
     /// An `Append` was sent with entries up to `last` (`next - 1` if it had none) of `bytes` in
     /// all.
     pub(crate) fn sent(&mut self, last: Index, bytes: usize, commit: Index) {

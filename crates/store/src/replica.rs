@@ -72,6 +72,10 @@ use crate::{Fatal, members};
 /// member.
 const SILENT_TIMEOUTS: u32 = 5;
 
+/// Few writes wait for the answer to those before them, and go together: a message costs more than
+/// a dozen writes in it.
+const GATHER_ENTRIES: u64 = 64;
+
 pub(crate) struct Replica {
     /// Without peers: uninitialised. Its epoch is then the latest under which this replica was
     /// spoken to as a member.
@@ -556,6 +560,7 @@ fn raw_node(
     let raft_config = raft::Config {
         election_ticks: config.election_ticks,
         heartbeat_ticks: config.heartbeat_ticks,
+        gather_entries: GATHER_ENTRIES,
         seed: prng.next_u64(),
         applied,
         #[cfg(feature = "mutations")]

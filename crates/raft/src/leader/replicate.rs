@@ -130,7 +130,8 @@ pub(super) fn replicate(common: &mut Common, member: &mut Progress) -> Result<()
         // The last probe may be lost, and with it all that was known of this one.
         let unproven =
             matches!(member.flow, Flow::Probe { .. }) && member.matched + 1 < member.next;
-        if member.next > last && !lacks_commit && !unproven {
+        let has_all = member.next > last && !lacks_commit && !unproven;
+        if has_all || member.gathers(last, common.config.gather_entries) {
             break;
         }
         // Zero asks for no entry at all, but one is always sent.

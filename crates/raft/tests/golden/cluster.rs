@@ -140,6 +140,7 @@ impl Cluster {
         if let Some(max) = number(args, "inflight")? {
             config.inflight_max = u32::try_from(max)?;
         }
+        config.gather_entries = number(args, "gather")?.unwrap_or(0);
         let limits = [
             ("inflight-bytes", &mut config.inflight_bytes_max),
             ("append-bytes", &mut config.append_bytes_max),

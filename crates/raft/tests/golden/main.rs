@@ -7,7 +7,7 @@
 //!                                pre-vote and no check-quorum; async: writes wait for `persist`;
 //!                                lazy: pages of entries wait for `apply`; manual: snapshots wait
 //!                                for `send-snapshot` and `report-snapshot`; spares are hosts that
-//!                                know the members and are none; limits are inflight,
+//!                                know the members and are none; limits are inflight, gather,
 //!                                inflight-bytes, append-bytes, committed-bytes,
 //!                                uncommitted-bytes, tail-bytes
 //! add-nodes ID...                hosts that know of no member

@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use base::{PeerRole, Prng, StoreId};
+use base::{PeerRole, Prng, RegionId, StoreId};
 use storage::disk::Disk;
 
 use super::event::{Actor, Event, Slot};
@@ -422,7 +422,9 @@ impl World {
                 led.insert(view.region.id);
             }
         }
-        views.iter().all(|view| led.contains(&view.region.id))
+        // While a node starts, what it alone has is not seen yet; the placement driver's region is
+        // everywhere.
+        led.contains(&RegionId::SYSTEM) && views.iter().all(|view| led.contains(&view.region.id))
     }
 
     /// Stops the node in order, then flips a bit of its log.

@@ -115,6 +115,7 @@ fn draw_config(prng: &mut Prng, check_quorum: bool) -> Config {
         heartbeat_ticks: pick(&[1, 1, 2]) as u32,
         append_bytes_max: pick(&[1, 100, 1 << 20]),
         inflight_max: pick(&[1, 2, 4, 256]) as u32,
+        gather_entries: pick(&[0, 3, 64]) as u64,
         inflight_bytes_max: pick(&[60, 1 << 20]),
         committed_bytes_max: pick(&[1, 100, 1 << 20]),
         uncommitted_bytes_max: pick(&[200, 1 << 20, 1 << 20]),
