@@ -160,11 +160,7 @@ impl MemoryEngine {
     /// again. `see` must not use the engine.
     pub fn for_each(&self, cf: Cf, range: &KeyRange, mut see: impl FnMut(&[u8], &[u8])) {
         let state = self.read();
-        for (key, versions) in state.versions_in(cf, range) {
-            if let Some(value) = visible(versions, state.last) {
-                see(key, value);
-            }
-        }
+        state.visible(cf, range, state.last).for_each(|(key, value)| see(key, value));
     }
 
     fn lock(&self) -> RwLockWriteGuard<'_, State> {
@@ -263,7 +259,7 @@ impl Engine for MemoryEngine {
         let disk: Arc<dyn Disk> = Arc::new(RealDisk::new());
         for cf in Cf::ALL {
             let mut table = table::TableWriter::new(disk.clone(), cf, &dir.join(cf.name()));
-            for (key, value) in state.visible(cf, state.last) {
+            for (key, value) in state.visible(cf, &KeyRange::all(), state.last) {
                 table.put(key, value)?;
             }
             table.write()?;
@@ -281,11 +277,8 @@ impl Engine for MemoryEngine {
 
     fn approximate_size(&self, cf: Cf, range: &KeyRange) -> Result<u64, EngineError> {
         let state = self.read();
-        Ok(state
-            .versions_in(cf, range)
-            .filter_map(|(key, versions)| Some((key, visible(versions, state.last)?)))
-            .map(|(key, value)| (key.len() + value.len()) as u64)
-            .sum())
+        let pairs = state.visible(cf, range, state.last);
+        Ok(pairs.map(|(key, value)| (key.len() + value.len()) as u64).sum())
     }
 
     fn properties(&self) -> EngineProperties {
@@ -371,10 +364,15 @@ impl State {
         self.versions_in(cf, range).map(|(key, _)| key.clone()).collect()
     }
 
-    fn visible(&self, cf: Cf, seq: u64) -> impl Iterator<Item = (&Bytes, &Bytes)> {
-        self.families[cf as usize]
-            .iter()
-            .filter_map(move |(key, versions)| Some((key, visible(versions, seq)?)))
+    /// The pairs of a range at `seq`.
+    fn visible(
+        &self,
+        cf: Cf,
+        range: &KeyRange,
+        seq: u64,
+    ) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+        let versions = self.versions_in(cf, range);
+        versions.filter_map(move |(key, versions)| Some((key, visible(versions, seq)?)))
     }
 
     /// Turns garbage into deletions, for snapshots too, as a compaction of files does. It looks at

@@ -120,12 +120,11 @@ impl ApplyRegion {
 
     /// A write elsewhere would change another region's data, past its log.
     fn is_inside(&self, write: &Write<'_>) -> bool {
+        let (range, copy) = (&self.region.range, Bytes::copy_from_slice);
         match write {
-            Write::Put { key, .. } | Write::Delete { key, .. } => self.region.range.contains(key),
+            Write::Put { key, .. } | Write::Delete { key, .. } => range.contains(key),
             Write::DeleteRange { start, end, .. } => {
-                let range = &self.region.range;
-                let ends = range.end.is_empty() || !end.is_empty() && *end <= &range.end[..];
-                *start >= &range.start[..] && ends
+                range.covers(&KeyRange::new(copy(start), copy(end)))
             }
         }
     }

@@ -173,10 +173,7 @@ impl GcState {
         if all == *self.collected() {
             return Ok(());
         }
-        let mut batch = WriteBatch::new();
-        batch.put(Cf::Raft, &keys::COLLECTED_BELOW, &all.encode());
-        engine.write(&batch)?;
-        engine.sync()?;
+        write_row(&keys::COLLECTED_BELOW, &all.encode(), engine)?;
         self.note_collected(points);
         Ok(())
     }
@@ -237,10 +234,7 @@ impl GcState {
     ) -> Result<(), EngineError> {
         let _writing = self.writing();
         ranges.for_each(|range| self.note_destroyed(range.clone()));
-        let mut batch = WriteBatch::new();
-        batch.put(Cf::Raft, &keys::DESTROYED_RANGES, &self.destroyed());
-        engine.write(&batch)?;
-        engine.sync()
+        write_row(&keys::DESTROYED_RANGES, &self.destroyed(), engine)
     }
 
     fn note_destroyed(&self, range: KeyRange) {
@@ -288,6 +282,14 @@ impl GcState {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Durably.
+fn write_row(key: &[u8], row: &[u8], engine: &dyn Engine) -> Result<(), EngineError> {
+    let mut batch = WriteBatch::new();
+    batch.put(Cf::Raft, key, row);
+    engine.write(&batch)?;
+    engine.sync()
 }
 
 fn decode_ranges(mut encoded: &[u8]) -> Option<Vec<KeyRange>> {

@@ -1,7 +1,7 @@
 //! Stories of regions that become one, and of groups that sleep: known bugs of the reference
 //! system, step by step. Their weather is in `known_bugs`.
 
-use base::{Peer, PeerChange, PeerId, PeerRole};
+use base::{Instant, Peer, PeerChange, PeerId, PeerRole};
 
 use super::script::{Script, region_on};
 use super::{Scenario, What};
@@ -53,11 +53,22 @@ fn follower_of_both(script: &mut Script) -> Slot {
     let (led, _) = script.leader("a");
     let (slot, _) = script.follower("a");
     if script.leader("x").0 == slot {
-        let view = script.leader("x").1;
-        let store = script.store(led);
-        script.transfer("x", view.region.peer_on(store).expect("on all nodes").id);
+        lead_x_on(script, led);
     }
     slot
+}
+
+/// The region of `x`, which is on all nodes, is led on this one.
+fn lead_x_on(script: &mut Script, slot: Slot) {
+    let (store, view) = (script.store(slot), script.leader("x").1);
+    script.transfer("x", view.region.peer_on(store).expect("on all nodes").id);
+}
+
+/// The node applies nothing for so long. Returns when that ends.
+fn stall_applier(script: &mut Script, slot: Slot, milliseconds: u64) -> Instant {
+    let until = script.world.now() + ms(milliseconds);
+    script.world.nodes[slot].stalled = Some((Actor::Applier, until));
+    until
 }
 
 /// Another store writes to what the source was before the store that leads the source knows that
@@ -66,13 +77,10 @@ fn known_last_at_home(script: &mut Script) {
     two_regions(script);
     let (home, view) = script.leader("a");
     let (away, _) = script.follower("a");
-    let target = script.leader("x").1;
-    let store = script.store(away);
-    script.transfer("x", target.region.peer_on(store).expect("on all nodes").id);
+    lead_x_on(script, away);
     assert_eq!(script.get_by(1, "a").as_deref(), Some("v"), "a client knows where it was");
     let target = script.leader("x").1.region.clone();
-    let until = script.world.now() + ms(3_000);
-    script.world.nodes[home].stalled = Some((Actor::Applier, until));
+    stall_applier(script, home, 3_000);
     script.world.merge_into(home, &view, (*target).clone());
     script
         .until("the target takes it over", |world| region_on(world, away, "a") == Some(target.id));
@@ -89,12 +97,9 @@ fn led_where_it_lags(script: &mut Script) {
     two_regions(script);
     let (home, view) = script.leader("a");
     let (away, _) = script.follower("a");
-    let store = script.store(away);
-    let target = script.leader("x").1;
-    script.transfer("x", target.region.peer_on(store).expect("on all nodes").id);
+    lead_x_on(script, away);
     let target = script.leader("x").1.region.clone();
-    let until = script.world.now() + ms(20_000);
-    script.world.nodes[away].stalled = Some((Actor::Applier, until));
+    let until = stall_applier(script, away, 20_000);
     script.world.merge_into(home, &view, (*target).clone());
     script
         .until("another one takes it over", |world| region_on(world, home, "a") == Some(target.id));
@@ -119,8 +124,7 @@ fn off_and_for_good(script: &mut Script) {
         view.is_some_and(|view| view.region.epoch.version > epoch.version)
     });
     // From here on it takes everything into its log, and applies nothing.
-    let until = script.world.now() + ms(8_000);
-    script.world.nodes[slow].stalled = Some((Actor::Applier, until));
+    stall_applier(script, slow, 8_000);
     script.run(2_000);
     script.put("b", "the merge is off");
     script.merge("a", "n");
